@@ -1,0 +1,192 @@
+"""Many files with one command: what to read, where to write, progress, and a table of what failed."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+
+from codec.errors import CodecError
+
+AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
+PIPE = "-"
+LONG_SECONDS = 30.0  # work on more audio than this shows a progress bar
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file: None is stdin or stdout."""
+
+    source: Path | None
+    target: Path | None
+
+    @property
+    def name(self) -> str:
+        """What messages call the source."""
+        return "<stdin>" if self.source is None else str(self.source)
+
+    def open_source(self) -> Path | BinaryIO:
+        """The path, or stdin."""
+        return sys.stdin.buffer if self.source is None else self.source
+
+    def open_target(self) -> Path | BinaryIO:
+        """The path, or stdout."""
+        return sys.stdout.buffer if self.target is None else self.target
+
+
+def plan(sources: Sequence[str], target: str | None, *, suffixes: Sequence[str], new_suffix: str) -> list[Job]:
+    """Which file becomes which.
+
+    Args:
+        sources: files, folders (searched for `suffixes`), glob patterns, or `-`.
+        target: a file, a folder, `-`, or None for beside the source.
+        suffixes: of files that a folder is searched for.
+        new_suffix: of the targets.
+
+    Raises:
+        typer.BadParameter: two sources for one target, or no source.
+    """
+    found = [(path, base) for source in sources for path, base in _find(source, suffixes)]
+    if not found:
+        raise typer.BadParameter(f"{' '.join(sources)}: no file ending in {', '.join(suffixes)} there")
+    many = len(found) > 1 or any(Path(source).is_dir() for source in sources if source != PIPE)
+    if many and target is not None and (target == PIPE or (Path(target).exists() and not Path(target).is_dir())):
+        raise typer.BadParameter(f"{target}: {len(found)} files need a folder as target")
+    jobs = [Job(path, _target(path, base, target, new_suffix, many)) for path, base in found]
+    seen: dict[Path, str] = {}
+    for job in jobs:
+        if job.target is not None and job.target in seen:
+            raise typer.BadParameter(f"{seen[job.target]} and {job.name} would both become {job.target}; rename one")
+        if job.target is not None:
+            seen[job.target] = job.name
+    return jobs
+
+
+def _find(source: str, suffixes: Sequence[str]) -> Iterator[tuple[Path | None, Path | None]]:
+    """Paths with the folder that they were found under."""
+    path = Path(source)
+    if source == PIPE:
+        yield None, None
+    elif path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in suffixes and file.is_file():
+                yield file, path
+    elif not path.exists() and glob.has_magic(source):
+        for name in sorted(glob.glob(source, recursive=True)):
+            if Path(name).is_file():
+                yield Path(name), None
+    else:
+        yield path, None
+
+
+def _target(path: Path | None, base: Path | None, target: str | None, suffix: str, many: bool) -> Path | None:
+    if target == PIPE or (path is None and target is None):
+        return None
+    if target is not None and path is None:
+        return Path(target)
+    assert path is not None
+    if target is None:
+        return path.with_suffix(suffix)
+    folder = Path(target)
+    if not many and not folder.is_dir() and not target.endswith("/"):
+        return folder
+    inside = path.relative_to(base) if base is not None else Path(path.name)
+    return (folder / inside).with_suffix(suffix)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: a line, or an error; `partial` where a damaged file gave a part."""
+
+    line: str
+    partial: bool = False
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    work: Callable[[Job, Progress], Outcome],
+    *,
+    seconds_of: Callable[[Job], float],
+    quiet: bool = False,
+) -> int:
+    """Do all jobs; a bad file does not stop the others.
+
+    Args:
+        jobs: from `plan`.
+        work: does one job, gives its line.
+        seconds_of: how long a job's audio is, for the progress bar; 0 where that is unknown.
+        quiet: print errors only.
+
+    Returns:
+        The exit code: 0, 1 where a job failed, 3 where a damaged file gave only a part.
+    """
+    failures: list[tuple[str, str]] = []
+    partial = False
+    with _progress(jobs, seconds_of) as (advance, say):
+        for job in jobs:
+            if job.target is not None:
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                outcome = work(job, advance(job))
+            except CodecError as error:
+                failures.append((job.name, str(error)))
+                if len(jobs) > 1:
+                    say(f"failed: {error}")
+                continue
+            partial = partial or outcome.partial
+            if not quiet:
+                say(outcome.line)
+    if failures:
+        _print_failures(failures, len(jobs))
+        return 1
+    return 3 if partial else 0
+
+
+def _print_failures(failures: Sequence[tuple[str, str]], n_jobs: int) -> None:
+    if n_jobs == 1:
+        typer.echo(f"codec: {failures[0][1]}", err=True)
+        return
+    from rich.console import Console  # slow to import, only where a table is shown
+    from rich.table import Table
+
+    table = Table(title=f"{len(failures)} of {n_jobs} files failed", title_justify="left")
+    table.add_column("file", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for name, why in failures:
+        table.add_row(name, why.removeprefix(f"{name}: "))
+    Console(stderr=True).print(table)
+
+
+@contextmanager
+def _progress(
+    jobs: Sequence[Job], seconds_of: Callable[[Job], float]
+) -> Iterator[tuple[Callable[[Job], Progress], Callable[[str], None]]]:
+    """A bar with ETA on a terminal for much work; lines on stderr in any case."""
+    total = sum(seconds_of(job) for job in jobs) if sys.stderr.isatty() else 0.0
+    if total < LONG_SECONDS and not (sys.stderr.isatty() and len(jobs) > 4):
+        yield (lambda job: lambda seconds: None), (lambda line: typer.echo(line, err=True))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    with bar:
+        task = bar.add_task("", total=total or None)
+        done = 0.0
+
+        def advance(job: Job) -> Progress:
+            nonlocal done
+            begin, done = done, done + seconds_of(job)
+            bar.update(task, description=Path(job.name).name, completed=begin)
+            return lambda seconds: bar.update(task, completed=begin + seconds)
+
+        yield advance, lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

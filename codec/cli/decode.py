@@ -1,0 +1,47 @@
+"""`codec decode`: .codes files to audio."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Optional
+
+import typer
+
+from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs
+from codec.cli.options import DeviceOption, OverwriteOption, QuietOption
+
+
+def decode(
+    source: Annotated[str, typer.Argument(help=".codes file, folder, glob pattern, or - for stdin.")],
+    target: Annotated[Optional[str], typer.Argument(help=".wav, .flac, .ogg, .opus or .mp3 file, folder, or -.")] = None,  # noqa: UP045
+    model: Annotated[Optional[str], typer.Option("--model", "-m", help="Where the file's model lies.")] = None,  # noqa: UP045
+    sample_rate: Annotated[Optional[int], typer.Option(help="Hz; the model's when left out.")] = None,  # noqa: UP045
+    start: Annotated[float, typer.Option(help="Decode from this second on.")] = 0.0,
+    end: Annotated[Optional[float], typer.Option(help="Decode up to this second.")] = None,  # noqa: UP045
+    device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Decode .codes files to audio; of a damaged file the good part, with exit code 3."""
+    jobs = plan([source], target, suffixes=(".codes",), new_suffix=".wav")
+    from codec.transcode import DecodeOptions, decode_file, open_named_model  # not for --help
+
+    options = DecodeOptions(sample_rate, start, end, overwrite)
+    opened = functools.cache(lambda name, digest: open_named_model(name, digest, model=model, device=device))
+
+    def work(job: Job, progress: Progress) -> Outcome:
+        done = decode_file(
+            lambda header: opened(header.model, header.weights_hash),
+            job.open_source(),
+            job.open_target(),
+            options,
+            progress,
+        )
+        for warning in done.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        speed = done.duration / max(done.elapsed, 1e-9)
+        target = "<stdout>" if job.target is None else job.target
+        line = f"{job.name} -> {target}: {done.duration:.2f} s, {speed:.0f} times faster than real time"
+        return Outcome(line, partial=bool(done.warnings))
+
+    raise typer.Exit(run_jobs(jobs, work, seconds_of=lambda job: 0.0, quiet=quiet))

@@ -1,0 +1,65 @@
+"""`codec info`: what a .codes file says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from codec.errors import CodesFileError
+
+
+def info(
+    files: Annotated[list[Path], typer.Argument(help=".codes files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print what .codes files say of themselves, after checking every block."""
+    code = 0
+    for path in files:
+        facts = describe(path)
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            typer.echo(str(path))
+            for key, value in facts.items():
+                if key != "file":
+                    typer.echo(f"  {key:<14} {value}")
+        code = 3 if facts["damage"] else code
+    raise typer.Exit(code)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The facts of one file. Raises: CodesFileError."""
+    from codec import codesfile  # numpy: not for --help
+    from codec.files import describe_os_error
+
+    try:
+        with path.open("rb") as file:
+            reader = codesfile.Reader(file, name=str(path), partial=True)
+            n_frames = sum(block.shape[-1] for block in reader.blocks())
+            header = reader.header
+    except OSError as error:
+        raise CodesFileError(f"{path}: {describe_os_error(error)}") from None
+    n_samples = n_frames * header.hop_length if reader.n_samples is None else reader.n_samples
+    size = path.stat().st_size
+    duration = n_samples / header.sample_rate
+    return {
+        "file": str(path),
+        "model": header.model,
+        "weights_hash": header.weights_hash,
+        "mode": header.mode,
+        "sample_rate": header.sample_rate,
+        "frame_rate": header.frame_rate,
+        "channels": header.channels,
+        "codebooks": header.n_codebooks,
+        "codebook_sizes": list(header.codebook_sizes),
+        "bitrate": header.bitrate,
+        "frames": n_frames,
+        "samples": n_samples,
+        "duration": duration,
+        "size_bytes": size,
+        "sections": sorted(header.sections),
+        "damage": list(reader.warnings),
+    }

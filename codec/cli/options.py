@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from codec.errors import CodesError
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="An embedded model's name, or a model folder.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def parse_bitrate(text: str | None) -> float | None:
+    """`2000`, `2k` or `2kbps` to bits per second.
+
+    >>> parse_bitrate("2k"), parse_bitrate("1500")
+    (2000.0, 1500.0)
+
+    Raises:
+        CodesError: not a bitrate.
+    """
+    if text is None:
+        return None
+    number = text.lower().removesuffix("bps").removesuffix("bit/s").strip()
+    factor = 1000.0 if number.endswith("k") else 1.0
+    try:
+        value = float(number.removesuffix("k")) * factor
+    except ValueError:
+        raise CodesError(f"--bitrate {text}: not a bitrate; write 2000 or 2k") from None
+    if not 0 < value < 1e9:
+        raise CodesError(f"--bitrate {text}: not a bitrate; write 2000 or 2k")
+    if value < 100:
+        raise CodesError(f"--bitrate {text}: {value:g} bits per second; for kilobits write {text}k")
+    return value

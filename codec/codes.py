@@ -1,0 +1,79 @@
+"""Codes of one item: the array, and what is needed to give its audio back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from codec import codesfile
+from codec.config import ModelInfo
+from codec.files import atomic_path
+from codec.errors import CodesFileError
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Codes of one item.
+
+    Attributes:
+        data: int64, (Q, F) for mono, (C, Q, F) for kept channels; numpy, or torch where the audio was a torch tensor.
+        n_samples: true length of each channel, at the model's rate.
+        model: what the codes belong to.
+        mode: how they were made, `block` or `frame`.
+        warnings: what is missing, where they come from a damaged file.
+    """
+
+    data: Any
+    n_samples: int
+    model: ModelInfo
+    mode: str = "block"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def codebooks(self) -> int:
+        """Codebooks in use."""
+        return int(self.data.shape[-2])
+
+    @property
+    def n_frames(self) -> int:
+        """Frames."""
+        return int(self.data.shape[-1])
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.n_samples / self.model.sample_rate
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of all channels, without the container."""
+        channels = int(self.data.shape[0]) if self.data.ndim == 3 else 1
+        return channels * self.model.bitrate_of(self.codebooks)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write a `.codes` file, whole or not at all.
+
+        Raises:
+            CodesFileError: the file exists and `overwrite` is False, or cannot be written.
+        """
+        data = np.asarray(self.data)
+        header = make_header(self.model, self.mode, self.codebooks, channels=len(data) if data.ndim == 3 else 1)
+        with atomic_path(path, overwrite=overwrite, error=CodesFileError) as temporary, temporary.open("wb") as file:
+            codesfile.write(file, codesfile.CodesFile(header, data, self.n_samples))
+
+
+def make_header(info: ModelInfo, mode: str, n_codebooks: int, *, channels: int = 1) -> codesfile.Header:
+    """The header of a `.codes` file of a model."""
+    return codesfile.Header(
+        model=info.name,
+        weights_hash=info.weights_hash,
+        mode=mode,
+        sample_rate=info.sample_rate,
+        hop_length=info.hop_length,
+        codebook_sizes=info.codebook_sizes[:n_codebooks],
+        divisors=info.divisors[:n_codebooks],
+        channels=channels,
+    )

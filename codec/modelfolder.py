@@ -1,0 +1,90 @@
+"""A model on disk: a folder with `model.json`, weights, and whatever else its card names.
+
+`model.json` holds `format` (1), `info` (what is known without building the network), `config` (the network) and `files`
+(name to SHA-256). Nothing in it is executable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from codec.config import ModelConfig, ModelInfo, from_dict, to_dict
+from codec.errors import ConfigError, ModelError
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder says of itself, checked."""
+
+    path: Path
+    info: ModelInfo
+    config: ModelConfig
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights, safetensors."""
+        return self.path / WEIGHTS
+
+
+def read_model(path: Path) -> ModelFolder:
+    """Read and check a model folder: its JSON, and its files against their checksums.
+
+    Raises:
+        ModelError: not a model folder, of a later format, incomplete or damaged.
+    """
+    file = path / "model.json"
+    try:
+        data = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{path}: not a model folder, it has no model.json; `codec models` lists the known ones") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read ({error}); install the model again") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise ModelError(f"{file}: model format {found!r}, this build reads {FORMAT}; upgrade codec")
+    try:
+        info = from_dict(ModelInfo, data["info"], where=f"{file}: info")
+        config = from_dict(ModelConfig, data["config"], where=f"{file}: config")
+        files = dict(data["files"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{file}: incomplete or wrong ({error}); install the model again") from None
+    for name, checksum in files.items():
+        _check_file(path / Path(name).name, checksum)
+    if files.get(WEIGHTS) != info.weights_hash:
+        raise ModelError(f"{file}: weights_hash is not the checksum of {WEIGHTS}; install the model again")
+    return ModelFolder(path, info, config)
+
+
+def write_model(path: Path, info: ModelInfo, config: ModelConfig) -> ModelFolder:
+    """Write `model.json` beside the files that lie in the folder already; the weights' checksum becomes `weights_hash`.
+
+    Raises:
+        ModelError: the folder has no weights.
+    """
+    files = {p.name: checksum(p) for p in sorted(path.iterdir()) if p.is_file() and p.suffix != ".md" and p.name != "model.json"}
+    if WEIGHTS not in files:
+        raise ModelError(f"{path}: no {WEIGHTS}; write the weights first")
+    info = from_dict(ModelInfo, to_dict(info) | {"weights_hash": files[WEIGHTS]})
+    data = {"format": FORMAT, "info": to_dict(info), "config": to_dict(config), "files": files}
+    (path / "model.json").write_text(json.dumps(data, indent=1) + "\n")
+    return ModelFolder(path, info, config)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; install the model again")
+    found = checksum(path)
+    if found != expected:
+        raise ModelError(f"{path}: damaged: SHA-256 {found[:12]}, expected {expected[:12]}; install the model again")

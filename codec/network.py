@@ -1,0 +1,82 @@
+"""Configuration to network: encoder, bottleneck and decoder as one torch module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from codec.config import ModelConfig, ModelInfo
+from codec.nn.decoder import build_decoder
+from codec.nn.encoder import build_encoder
+from codec.nn.layers import State
+from codec.quantize.base import Quantized
+from codec.quantize.build import build_bottleneck
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a training pass gives.
+
+    Attributes:
+        audio_hat: (B, 1, T), late by `Network.delay` samples.
+        latent: (B, D, F), the encoder's.
+        quantized: what the bottleneck made of it.
+    """
+
+    audio_hat: Tensor
+    latent: Tensor
+    quantized: Quantized
+
+
+class Network(nn.Module):
+    """Encoder, bottleneck and decoder.
+
+    Attributes:
+        delay: samples by which the output is late, beyond the frame itself.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config)
+        self.bottleneck = build_bottleneck(config.bottleneck, config.latent_dim)
+        self.decoder = build_decoder(config)
+        self.delay = self.encoder.delay * config.hop_length + self.decoder.delay
+
+    def forward(self, audio: Tensor, levels: Tensor | None = None, *, n_stages: int | None = None) -> Output:
+        """Audio (B, 1, F * hop) through all three; `levels` and `n_stages` as in `Bottleneck.forward`."""
+        latent = self.encoder(audio)
+        quantized = self.bottleneck(latent, levels, n_stages=n_stages)
+        return Output(self.decoder(quantized.latent), latent, quantized)
+
+    def encode_step(self, audio: Tensor, state: State, n_codebooks: int | None = None) -> tuple[Tensor, State]:
+        """Audio (B, 1, n * hop) to codes (B, Q, n)."""
+        latent, state = self.encoder.step(audio, state)
+        return self.bottleneck.encode(latent, n_codebooks), state
+
+    def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
+        """Codes (B, Q, n) to audio (B, 1, n * hop)."""
+        return self.decoder.step(self.bottleneck.decode(codes), state)
+
+    def info(self, name: str, licence: str) -> ModelInfo:
+        """What is known of the model without building it again; the weights' hash is filled in when they are written."""
+        sizes = self.bottleneck.codebook_sizes
+        counts = {part: count_parameters(getattr(self, part)) for part in ("encoder", "bottleneck", "decoder")}
+        return ModelInfo(
+            name=name,
+            sample_rate=self.config.sample_rate,
+            hop_length=self.config.hop_length,
+            delay=self.delay,
+            codebook_sizes=sizes,
+            divisors=(1,) * len(sizes),
+            prefixes=self.bottleneck.prefixes,
+            parameters=counts,
+            licence=licence,
+            context=None if self.decoder.receptive_field is None else self.decoder.receptive_field - 1,
+        )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers stored in a module's weights file: parameters, and buffers that are kept."""
+    return sum(tensor.numel() for tensor in module.state_dict().values())

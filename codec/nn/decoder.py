@@ -1,0 +1,27 @@
+"""The decoders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from codec.config import ModelConfig
+from codec.nn.encoder import build_part
+from codec.nn.layers import Layer
+from codec.nn.seanet import SeanetDecoderConfig, seanet_decoder
+from codec.nn.spectral import SpectralDecoderConfig, spectral_decoder
+
+# kind -> its options, and build(options, latent_dim, hop_length=...)
+DECODERS: dict[str, tuple[type[Any], Callable[..., Layer]]] = {
+    "conv": (SeanetDecoderConfig, seanet_decoder),
+    "spectral": (SpectralDecoderConfig, spectral_decoder),
+}
+
+
+def build_decoder(config: ModelConfig) -> Layer:
+    """The decoder of a model configuration: (B, D, F) -> (B, 1, F * hop).
+
+    Raises:
+        ConfigError: an unknown kind or option, or a hop that the sizes do not give.
+    """
+    return build_part("decoder", DECODERS, config.decoder, config)

@@ -1,0 +1,38 @@
+"""The encoders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from codec.config import ModelConfig, Part, from_dict
+from codec.errors import ConfigError
+from codec.nn.layers import Layer
+from codec.nn.seanet import SeanetEncoderConfig, seanet_encoder
+from codec.nn.spectral import SpectralEncoderConfig, spectral_encoder
+
+# kind -> its options, and build(options, latent_dim, hop_length=...)
+ENCODERS: dict[str, tuple[type[Any], Callable[..., Layer]]] = {
+    "conv": (SeanetEncoderConfig, seanet_encoder),
+    "spectral": (SpectralEncoderConfig, spectral_encoder),
+}
+
+
+def build_encoder(config: ModelConfig) -> Layer:
+    """The encoder of a model configuration: (B, 1, F * hop) -> (B, D, F).
+
+    Raises:
+        ConfigError: an unknown kind or option, or a hop that the sizes do not give.
+    """
+    return build_part("encoder", ENCODERS, config.encoder, config)
+
+
+def build_part(
+    room: str, choices: dict[str, tuple[type[Any], Callable[..., Layer]]], part: Part, config: ModelConfig
+) -> Layer:
+    """Look `part.kind` up in `choices`, check its options, build it."""
+    if part.kind not in choices:
+        raise ConfigError(f"{room}.kind: unknown {part.kind!r}; known are {', '.join(sorted(choices))}")
+    options, build = choices[part.kind]
+    checked = from_dict(options, part.options, where=f"{room}.options")
+    return build(checked, config.latent_dim, hop_length=config.hop_length)

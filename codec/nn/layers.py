@@ -1,0 +1,359 @@
+"""The contract of every layer, and the layers of which encoders and decoders are made.
+
+A layer steps: `y, state = layer.step(x, state)`. The state is a flat tuple of tensors that the caller owns, and the
+offline pass is the same function from the initial state, so a block-wise run and a whole run are one implementation.
+
+>>> layer = CausalConv(1, 1, kernel_size=3)
+>>> x = torch.randn(2, 1, 8)
+>>> head, state = layer.step(x[..., :3], layer.init_state(2))
+>>> tail, state = layer.step(x[..., 3:], state)
+>>> torch.allclose(torch.cat((head, tail), -1), layer(x), atol=1e-6)
+True
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import final
+
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody uses
+from torch import Tensor, nn
+
+from codec.errors import ConfigError
+
+State = tuple[Tensor, ...]
+
+
+class Layer(nn.Module, ABC):
+    """A causal map (B, C_in, n * down) -> (B, C_out, n * up) with its memory as a value.
+
+    Attributes:
+        n_states: tensors in its state.
+        down, up: `down` input steps give `up` output steps.
+        delay: output steps by which the output lags behind the input it describes.
+    """
+
+    n_states: int = 1
+    down: int = 1
+    up: int = 1
+    delay: int = 0
+
+    @property
+    @abstractmethod
+    def receptive_field(self) -> int | None:
+        """Newest input steps on which a group of `up` outputs depends; None where the memory never ends."""
+
+    @abstractmethod
+    def init_state(self, batch: int) -> State:
+        """The state before the first sample, for `batch` rows."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One block of input steps to its output steps and the next state."""
+
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
+    def forward(self, x: Tensor) -> Tensor:
+        """The whole input at once: `step` from the initial state."""
+        return self.step(x, self.init_state(x.shape[0]))[0]
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Zeros on the device and of the type of the layer's first tensor."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        like = next(tensors, torch.zeros(()))
+        return torch.zeros(shape, device=like.device, dtype=like.dtype)
+
+
+class Chain(Layer):
+    """Layers one after another; the state is their states in order."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        for layer in self._items():
+            # Not reduced: down by 4 and then up by 2 takes 4 steps at a time, not 2.
+            groups = math.lcm(self.up, layer.down)
+            self.down *= groups // self.up
+            self.up = groups // layer.down * layer.up
+        self.n_states = sum(layer.n_states for layer in self._items())
+        self.delay = self._delay()
+
+    def _items(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def _delay(self) -> int:
+        delay = Fraction(0)
+        for layer in self._items():
+            delay = delay * layer.up / layer.down + layer.delay
+        if delay.denominator != 1:
+            raise ConfigError(f"delay of {delay} output steps: layers before a stride must be late by a multiple of it")
+        return int(delay)
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Followed from the first output step of a group, the one that sees the oldest input, back to the input."""
+        oldest = 0
+        for layer in reversed(self._items()):
+            own = layer.receptive_field
+            if own is None:
+                return None
+            oldest = (oldest // layer.up + 1) * layer.down - own
+        return self.down - oldest
+
+    def init_state(self, batch: int) -> State:
+        """The states of all layers, in order."""
+        return tuple(tensor for layer in self._items() for tensor in layer.init_state(batch))
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Each layer's step in order."""
+        after: list[Tensor] = []
+        start = 0
+        for layer in self._items():
+            x, own = layer.step(x, state[start : start + layer.n_states])
+            after.extend(own)
+            start += layer.n_states
+        return x, tuple(after)
+
+
+class Stateless(Layer, ABC):
+    """A layer that looks at one step at a time."""
+
+    n_states = 0
+
+    @property
+    def receptive_field(self) -> int:
+        """One step."""
+        return 1
+
+    @final
+    def init_state(self, batch: int) -> State:
+        """Nothing to remember."""
+        return ()
+
+    @abstractmethod
+    def apply_to(self, x: Tensor) -> Tensor:
+        """(B, C_in, F) -> (B, C_out, F), each step alone."""
+
+    @final
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The same map for every block."""
+        return self.apply_to(x), ()
+
+
+class Linear(Stateless):
+    """The same matrix for every step, (B, C_in, F) -> (B, C_out, F)."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_dim, out_dim)
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Matrix product over channels."""
+        y: Tensor = self.linear(x.transpose(1, 2))
+        return y.transpose(1, 2)
+
+
+class ChannelNorm(Stateless):
+    """Layer norm or RMS norm over channels only, so that no step sees another.
+
+    A norm over time (as GroupNorm in HiFi-Codec and EnCodec 48 kHz) would make the past depend on the future.
+    """
+
+    def __init__(self, dim: int, *, kind: str = "layer") -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim, eps=1e-6) if kind == "rms" else nn.LayerNorm(dim, eps=1e-6)
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Normalise each step."""
+        y: Tensor = self.norm(x.transpose(1, 2))
+        return y.transpose(1, 2)
+
+
+class Elu(Stateless):
+    """ELU, as in SEANet."""
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Element by element."""
+        return F.elu(x)
+
+
+class Split(Stateless):
+    """One step of `parts * C` channels becomes `parts` steps of C channels (sub-frames)."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.up = parts
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """(B, parts * C, F) -> (B, C, F * parts)."""
+        batch, dim, frames = x.shape
+        y = x.transpose(1, 2).reshape(batch, frames * self.up, dim // self.up)
+        return y.transpose(1, 2)
+
+
+class CausalConv(Layer):
+    """Convolution over the newest inputs; a stride makes it a down-sampling one.
+
+    Output i sees inputs up to (i + 1) * stride - 1, so a stride adds no look-ahead; before the signal stand zeros.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
+        self.down = stride
+        self.in_dim = in_dim
+        self.reach = (kernel_size - 1) * dilation + 1
+        # A stride longer than the kernel skips inputs: the oldest ones of each group.
+        self.skip = max(0, stride - self.reach)
+        self.memory = max(0, self.reach - stride)
+
+    @property
+    def receptive_field(self) -> int:
+        """Inputs that the kernel spans."""
+        return self.reach
+
+    def init_state(self, batch: int) -> State:
+        """Zeros before the signal: (B, C_in, reach - stride)."""
+        return (self._zeros(batch, self.in_dim, self.memory),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, C_in, n * stride) -> (B, C_out, n)."""
+        x = torch.cat((state[0], x), -1)
+        y: Tensor = self.conv(x[..., self.skip :])
+        return y, (x[..., x.shape[-1] - self.memory :],)
+
+
+class CausalConvTranspose(Layer):
+    """Up-sampling by a transposed convolution, (B, C_in, n) -> (B, C_out, n * stride).
+
+    What reaches beyond the block is kept without its bias and added to the next one: the bias counts once.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose1d(in_dim, out_dim, kernel_size, stride=stride)
+        self.up = stride
+        self.out_dim = out_dim
+        self.kernel_size = kernel_size
+        self.tail = max(0, kernel_size - stride)
+
+    @property
+    def receptive_field(self) -> int:
+        """Inputs whose kernels overlap one output group."""
+        return -(-self.kernel_size // self.up)
+
+    def init_state(self, batch: int) -> State:
+        """No tail yet: (B, C_out, kernel_size - stride)."""
+        return (self._zeros(batch, self.out_dim, self.tail),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Overlap-add of the kernels, the bias last."""
+        y = F.conv_transpose1d(x, self.conv.weight, None, stride=self.up)
+        size = x.shape[-1] * self.up
+        # A kernel shorter than the stride leaves a gap, a longer one a tail.
+        y = F.pad(y, (0, max(0, size + self.tail - y.shape[-1])))
+        y = torch.cat((y[..., : self.tail] + state[0], y[..., self.tail :]), -1)
+        bias = self.conv.bias
+        assert bias is not None
+        return y[..., :size] + bias[:, None], (y[..., size : size + self.tail],)
+
+
+class Residual(Layer):
+    """body(x) + shortcut(x); the shortcut is x itself unless it is given.
+
+    Raises:
+        ConfigError: branches of different rates or delays.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = Chain([]) if shortcut is None else shortcut
+        self.n_states = body.n_states + self.shortcut.n_states
+        self.down, self.up, self.delay = body.down, body.up, body.delay
+        if (self.down, self.up, self.delay) != (self.shortcut.down, self.shortcut.up, self.shortcut.delay):
+            raise ConfigError("Residual: body and shortcut must have the same rates and the same delay")
+
+    @property
+    def receptive_field(self) -> int | None:
+        """The wider of both branches."""
+        fields = (self.body.receptive_field, self.shortcut.receptive_field)
+        return None if fields[0] is None or fields[1] is None else max(fields[0], fields[1])
+
+    def init_state(self, batch: int) -> State:
+        """The body's states, then the shortcut's."""
+        return self.body.init_state(batch) + self.shortcut.init_state(batch)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Sum of both branches; both have the same delay."""
+        n = self.body.n_states
+        y, body_state = self.body.step(x, state[:n])
+        z, shortcut_state = self.shortcut.step(x, state[n:])
+        return y + z, body_state + shortcut_state
+
+
+def residual_unit(
+    dim: int, *, kernel_size: int = 3, dilation: int = 1, compress: int = 2, true_skip: bool = False
+) -> Residual:
+    """SEANet's residual unit, (B, dim, F) -> (B, dim, F): ELU, dilated conv, ELU, pointwise conv, beside a shortcut.
+
+    Args:
+        dim: channels.
+        kernel_size: of the dilated conv.
+        dilation: of the dilated conv.
+        compress: inside, the channels are `dim // compress`.
+        true_skip: the shortcut is the input (SoundStream, Mimi), not a pointwise conv (EnCodec).
+
+    Source: Tagliasacchi et al. 2020 (SEANet); EnCodec, section 3.1.
+    """
+    hidden = dim // compress
+    body = Chain(
+        [
+            Elu(),
+            CausalConv(dim, hidden, kernel_size=kernel_size, dilation=dilation),
+            Elu(),
+            CausalConv(hidden, dim, kernel_size=1),
+        ]
+    )
+    return Residual(body, None if true_skip else CausalConv(dim, dim, kernel_size=1))
+
+
+class ConvNeXt(Layer):
+    """Depthwise causal conv, layer norm over channels, two matrices with GELU, a learned scale, and the input again.
+
+    Source: Liu et al. 2022 (ConvNeXt), in one dimension as in Siuzdak 2023 (Vocos).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, kernel_size: int = 7, scale: float = 0.2) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.dim = dim
+        self.depthwise = nn.Conv2d(dim, dim, (1, kernel_size), groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.project = nn.Linear(hidden_dim, dim)
+        self.scale = nn.Parameter(torch.full((dim,), scale))
+
+    @property
+    def receptive_field(self) -> int:
+        """Steps that the depthwise kernel spans."""
+        return self.kernel_size
+
+    def init_state(self, batch: int) -> State:
+        """Zeros before the signal: (B, D, kernel_size - 1)."""
+        return (self._zeros(batch, self.kernel_size - 1, self.dim).transpose(1, 2),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, D, F) -> (B, D, F). Inside, channels are the fastest axis: the depthwise conv is four times faster so."""
+        rows = x.transpose(1, 2)  # (B, F, D)
+        seen = torch.cat((state[0].transpose(1, 2), rows), 1)
+        y = self.depthwise(seen.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+        y = self.project(F.gelu(self.expand(self.norm(y))))
+        keep = seen.shape[1] - (self.kernel_size - 1)
+        return (rows + self.scale * y).transpose(1, 2), (seen[:, keep:].transpose(1, 2),)

@@ -1,0 +1,158 @@
+"""The conv family, as in SoundStream and EnCodec: strided convolutions from samples to frames, transposed ones back.
+
+Everything is causal and late by nothing; zeros stand before the signal (EnCodec mirrors the beginning, which cannot
+stream). Weight norm is not used: at inference it is folded into the weights anyway.
+
+>>> config = SeanetEncoderConfig(n_filters=4, strides=(2, 4), n_recurrent=1)
+>>> encoder = seanet_encoder(config, 6, hop_length=8)
+>>> encoder(torch.randn(1, 1, 80)).shape, encoder.delay
+(torch.Size([1, 6, 10]), 0)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch  # noqa: F401, the example above
+
+from codec.errors import ConfigError
+from codec.nn.attention import transformer_block
+from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, residual_unit
+from codec.nn.recurrent import Gru, Lstm
+
+RECURRENT: dict[str, Callable[..., Layer]] = {"gru": Gru, "lstm": Lstm}
+NORMS = ("none", "layer", "rms")
+
+
+@dataclass(frozen=True)
+class SeanetConfig:
+    """What encoder and decoder have in common.
+
+    The defaults are EnCodec's at 24 kHz. SoundStream has `n_residual=3, dilation_base=3, residual_kernel_size=7,
+    compress=1, true_skip=True, n_recurrent=0`.
+
+    Raises:
+        ConfigError: a size that cannot be, or an unknown choice.
+    """
+
+    n_filters: int = 32  # channels at the sample rate; doubled by each stride
+    strides: tuple[int, ...] = (2, 4, 5, 8)  # in encoder order, for the decoder too; their product is the hop
+    n_residual: int = 1  # residual units of each stage
+    dilation_base: int = 2  # unit j of a stage has dilation dilation_base ** j
+    kernel_size: int = 7  # of the first conv
+    last_kernel_size: int = 7  # of the last conv
+    residual_kernel_size: int = 3
+    compress: int = 2  # a residual unit has 1 / compress of the channels inside
+    true_skip: bool = False  # a residual unit adds its input itself; else a pointwise conv of it
+    recurrent: str = "lstm"  # lstm or gru
+    n_recurrent: int = 2  # recurrent layers at the frame rate, the input added
+    n_attention: int = 0  # transformer blocks at the frame rate
+    n_heads: int = 8  # of the attention
+    context: int = 250  # frames that the attention sees, the own one included
+    norm: str = "none"  # none, layer or rms: over channels, after the first conv and each resampling one
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        where = type(self).__name__
+        counts = ("n_residual", "n_recurrent", "n_attention")
+        sizes = ("n_filters", "dilation_base", "kernel_size", "last_kernel_size", "residual_kernel_size", "compress")
+        for name in counts + sizes:
+            least = 0 if name in counts else 1
+            if getattr(self, name) < least:
+                raise ConfigError(f"{where}.{name}: must be at least {least}, found {getattr(self, name)}")
+        if not self.strides or min(self.strides) < 1:
+            raise ConfigError(f"{where}.strides: expected numbers of at least 1, found {list(self.strides)}")
+        if self.n_filters % self.compress:
+            raise ConfigError(f"{where}.compress: {self.compress} does not divide n_filters {self.n_filters}")
+        for name, known in (("recurrent", tuple(RECURRENT)), ("norm", NORMS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{where}.{name}: unknown {getattr(self, name)!r}; known are {', '.join(known)}")
+
+    @property
+    def width(self) -> int:
+        """Channels at the frame rate."""
+        return self.n_filters << len(self.strides)
+
+
+@dataclass(frozen=True)
+class SeanetEncoderConfig(SeanetConfig):
+    """Options of the encoder `conv`."""
+
+
+@dataclass(frozen=True)
+class SeanetDecoderConfig(SeanetConfig):
+    """Options of the decoder `conv`."""
+
+
+def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
+    """Audio (B, 1, F * hop) to latent (B, D, F).
+
+    Raises:
+        ConfigError: strides that do not multiply to the hop, or heads that do not divide the channels.
+
+    Source: Zeghidour et al. 2021 (SoundStream), section III-A; Défossez et al. 2022 (EnCodec), section 3.1.
+    """
+    _check_hop("encoder", config, hop_length)
+    dim = config.n_filters
+    layers: list[Layer] = [CausalConv(1, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
+    for stride in config.strides:
+        conv = CausalConv(dim, 2 * dim, kernel_size=2 * stride, stride=stride)
+        layers += [*_residual_units(config, dim), Elu(), conv, *_norm(config, 2 * dim)]
+        dim *= 2
+    last = CausalConv(dim, latent_dim, kernel_size=config.last_kernel_size)
+    return Chain([*layers, *_context_layers(config), Elu(), last])
+
+
+def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
+    """Latent (B, D, F) to audio (B, 1, F * hop), not late.
+
+    Raises:
+        ConfigError: strides that do not multiply to the hop, or heads that do not divide the channels.
+
+    Source: Zeghidour et al. 2021 (SoundStream), section III-B; Défossez et al. 2022 (EnCodec), section 3.1.
+    """
+    _check_hop("decoder", config, hop_length)
+    dim = config.width
+    first = CausalConv(latent_dim, dim, kernel_size=config.kernel_size)
+    layers: list[Layer] = [first, *_norm(config, dim), *_context_layers(config)]
+    for stride in reversed(config.strides):
+        conv = CausalConvTranspose(dim, dim // 2, kernel_size=2 * stride, stride=stride)
+        dim //= 2
+        layers += [Elu(), conv, *_norm(config, dim), *_residual_units(config, dim)]
+    return Chain([*layers, Elu(), CausalConv(dim, 1, kernel_size=config.last_kernel_size)])
+
+
+def _check_hop(room: str, config: SeanetConfig, hop_length: int) -> None:
+    product = math.prod(config.strides)
+    if product != hop_length:
+        raise ConfigError(f"{room}.strides: {list(config.strides)} multiply to {product}, hop_length is {hop_length}")
+
+
+def _norm(config: SeanetConfig, dim: int) -> list[Layer]:
+    return [] if config.norm == "none" else [ChannelNorm(dim, kind=config.norm)]
+
+
+def _residual_units(config: SeanetConfig, dim: int) -> list[Layer]:
+    return [
+        residual_unit(
+            dim,
+            kernel_size=config.residual_kernel_size,
+            dilation=config.dilation_base**i,
+            compress=config.compress,
+            true_skip=config.true_skip,
+        )
+        for i in range(config.n_residual)
+    ]
+
+
+def _context_layers(config: SeanetConfig) -> list[Layer]:
+    """The layers at the frame rate that see far back."""
+    layers: list[Layer] = []
+    if config.n_recurrent:
+        layers.append(RECURRENT[config.recurrent](config.width, n_layers=config.n_recurrent, skip=True))
+    kind = "rms" if config.norm == "rms" else "layer"
+    for _ in range(config.n_attention):
+        layers.append(transformer_block(config.width, n_heads=config.n_heads, context=config.context, norm=kind))
+    return layers

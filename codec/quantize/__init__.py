@@ -1,0 +1,1 @@
+"""Bottlenecks: latent in, codes out, and back."""

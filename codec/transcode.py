@@ -1,0 +1,237 @@
+"""Files to files in constant memory: audio to `.codes`, `.codes` to audio."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from codec import codesfile
+from codec.api import Model, choose_codebooks, load
+from codec.audio import AudioReader
+from codec.audiowriter import AudioWriter
+from codec.codes import make_header
+from codec.engine import Codes
+from codec.errors import CodesFileError, ModelError
+from codec.files import atomic_path, describe_os_error
+from codec.stream import StreamDecoder, frames_of_mode
+
+Progress = Callable[[float], None]  # gets seconds of audio done so far
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """What one file gave.
+
+    Attributes:
+        duration: seconds of audio.
+        elapsed: seconds of work.
+        bitrate: bits per second of all channels, container left out.
+        size_bytes: of the target; 0 where it is a pipe.
+        warnings: what is missing from a damaged source.
+    """
+
+    duration: float
+    elapsed: float
+    bitrate: float
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How to encode a file."""
+
+    codebooks: int | None = None
+    bitrate: float | None = None  # bit/s of one channel
+    mode: str = "block"
+    channels: str = "mix"  # mix or keep
+    overwrite: bool = False
+
+
+def encode_file(
+    model: Model, source: Path | BinaryIO, target: Path | BinaryIO, options: EncodeOptions, progress: Progress | None = None
+) -> Transcoded:
+    """Audio to a `.codes` file.
+
+    Args:
+        model: any.
+        source: a path, or a binary file object.
+        target: a path, written whole or not at all, or a binary file object, which may be a pipe.
+        options: codebooks or bitrate, mode, channels.
+        progress: called now and then.
+
+    Raises:
+        AudioError: a source that cannot be read.
+        CodesError: codebooks that the model does not have.
+        CodesFileError: a target that exists or cannot be written.
+    """
+    begin, info = time.perf_counter(), model.info
+    count = choose_codebooks(info, codebooks=options.codebooks, bitrate=options.bitrate)
+    if options.channels not in ("mix", "keep"):
+        raise CodesFileError(f"channels {options.channels!r}: use mix or keep")
+    kind = "mix" if options.channels == "mix" else "keep"
+    with (
+        AudioReader(source, sample_rate=info.sample_rate, channels=kind) as reader,
+        _open_target(target, options.overwrite) as (file, path),
+    ):
+        header = make_header(info, options.mode, count, channels=reader.n_channels)
+        encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels)
+        with codesfile.Writer(file, header) as writer:
+            for chunk in reader:
+                writer.append(_as_file(encoder.feed(chunk)))
+                if progress is not None:
+                    progress(reader.n_samples / info.sample_rate)
+            writer.append(_as_file(encoder.flush()))
+            writer.close(encoder.n_samples)
+        file.flush()
+        size = path.stat().st_size if path else 0
+    duration = encoder.n_samples / info.sample_rate
+    return Transcoded(duration, time.perf_counter() - begin, header.bitrate, size)
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode a file."""
+
+    sample_rate: int | None = None  # Hz; the model's when None
+    start: float = 0.0  # seconds
+    end: float | None = None  # seconds; the end when None
+    overwrite: bool = False
+
+
+def decode_file(
+    open_model: Callable[[codesfile.Header], Model],
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    options: DecodeOptions,
+    progress: Progress | None = None,
+) -> Transcoded:
+    """A `.codes` file to audio. Of a damaged file the good blocks before the damage; `warnings` says what is missing.
+
+    Args:
+        open_model: gives the model that a file's header names.
+        source: a path, or a binary file object, which may be a pipe.
+        target: a path whose suffix says the format, or a binary file object, which gets a WAV stream.
+        options: rate and section.
+        progress: called now and then.
+
+    Raises:
+        CodesFileError: not a .codes file, or damaged before the first block.
+        ModelError: the header's model is unknown or has other weights.
+        AudioError: a target that exists or cannot be written.
+    """
+    begin = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open_codes(source)) if isinstance(source, Path) else source
+        reader = codesfile.Reader(file, name=str(source) if isinstance(source, Path) else None, partial=True)
+        header = reader.header
+        model = open_model(header)
+        decoder = model.stream_decoder(
+            mode=header.mode,
+            sample_rate=options.sample_rate,
+            channels=header.channels if header.channels > 1 else None,
+        )
+        blocks, trim = _choose_blocks(reader, model, options)
+        rate = options.sample_rate or header.sample_rate
+        writer = stack.enter_context(AudioWriter(target, rate, header.channels, overwrite=options.overwrite))
+        for codes in _trimmed(blocks, decoder, trim, reader):
+            writer.write(np.atleast_2d(decoder.feed(codes)))
+            if progress is not None:
+                progress(writer.n_samples / rate)
+        writer.write(np.atleast_2d(decoder.flush()))
+        writer.close()
+        size = target.stat().st_size if isinstance(target, Path) else 0
+    elapsed = time.perf_counter() - begin
+    return Transcoded(writer.n_samples / rate, elapsed, header.bitrate, size, reader.warnings)
+
+
+def open_named_model(name: str, weights_hash: str, *, model: str | None = None, device: str = "cpu") -> Model:
+    """The model that a file's header names, or the one given, checked against it.
+
+    Args:
+        name, weights_hash: from the header; the hash may be cut short.
+        model: another name or folder to load it from.
+        device: cpu, cuda or mps.
+
+    Raises:
+        ModelError: unknown, or of other weights than those that made the file.
+    """
+    loaded = load(model or name, device=device)
+    if loaded.info.name != name or not loaded.info.weights_hash.startswith(weights_hash):
+        raise ModelError(
+            f"made by {name} with weights {weights_hash[:12]}; this is {loaded.info.name} with weights "
+            f"{loaded.info.weights_hash[:12]}; give the right one with --model"
+        )
+    return loaded
+
+
+def _choose_blocks(
+    reader: codesfile.Reader, model: Model, options: DecodeOptions
+) -> tuple[Iterator[Codes], tuple[int, int] | None]:
+    """The blocks to decode, and the samples to keep of what they give (None: all of the file)."""
+    header, info = reader.header, model.info
+    if not options.start and options.end is None:
+        return reader.blocks(), None
+    n_frames = reader.require_n_frames()
+    n_samples = reader.n_samples or 0
+    first = round(options.start * header.sample_rate)
+    last = n_samples if options.end is None else min(n_samples, round(options.end * header.sample_rate))
+    if not 0 <= first < last:
+        length = n_samples / header.sample_rate
+        raise CodesFileError(f"{reader.name}: no audio from {options.start:g} s to {options.end or length:g} s of {length:.2f} s")
+    # Begin early enough that the decoder has seen all it depends on, at a step's edge so that the samples are the same.
+    step = frames_of_mode(header.mode)
+    needed = 0 if info.context is None else max(0, (first + info.delay) // info.hop_length - info.context)
+    begin = needed // step * step
+    end = min(n_frames, -(-(last + info.delay) // info.hop_length))
+    origin = begin * info.hop_length
+    size = header.frames_per_block
+    parts = (reader.read_frames(a, min(end, a + size)) for a in range(begin, end, size))
+    return parts, (first - origin, last - origin)
+
+
+def _trimmed(
+    blocks: Iterator[Codes], decoder: StreamDecoder, trim: tuple[int, int] | None, reader: codesfile.Reader
+) -> Iterator[Codes]:
+    """The blocks, one late: the true length stands behind the last of them."""
+    if trim is not None:
+        decoder.trim(start=trim[0], end=trim[1])
+        yield from blocks
+        return
+    held: Codes | None = None
+    for codes in blocks:
+        if held is not None:
+            yield held
+        held = codes
+    decoder.trim(end=reader.n_samples)
+    if held is not None:
+        yield held
+
+
+@contextlib.contextmanager
+def _open_codes(source: Path) -> Iterator[BinaryIO]:
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise CodesFileError(f"{source}: {describe_os_error(error)}") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _open_target(target: Path | BinaryIO, overwrite: bool) -> Iterator[tuple[BinaryIO, Path | None]]:
+    if not isinstance(target, Path):
+        yield target, None
+        return
+    with atomic_path(target, overwrite=overwrite, error=CodesFileError) as path, path.open("wb") as file:
+        yield file, path
+
+
+def _as_file(codes: Codes) -> Codes:
+    return codes[0] if len(codes) == 1 else codes

@@ -1,0 +1,1 @@
+"""One YAML file per trained model: the whole configuration, nothing executable."""

@@ -1,0 +1,396 @@
+"""Every layer keeps one contract; each also equals its reference."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from codec.errors import ConfigError
+from codec.nn.attention import Attention, Gelu, Scale, transformer_block
+from codec.nn.layers import (
+    CausalConv,
+    CausalConvTranspose,
+    Chain,
+    ChannelNorm,
+    ConvNeXt,
+    Elu,
+    Layer,
+    Linear,
+    Residual,
+    Split,
+    residual_unit,
+)
+from codec.nn.recurrent import Gru, Lstm
+from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, seanet_decoder, seanet_encoder
+from codec.nn.spectral import (
+    CompressedSpectrum,
+    ExpandSpectrum,
+    SpectralDecoderConfig,
+    SpectralEncoderConfig,
+    spectral_decoder,
+    spectral_encoder,
+)
+from codec.nn.stft import InverseStft, Stft
+
+Sizes = Callable[[int, int], int]  # (least, most) -> a number that hypothesis chooses
+
+
+def seanet_sizes(n: Sizes) -> dict[str, object]:
+    """Small sizes for both sides; strides (s, 2)."""
+    return {
+        "n_filters": 4,
+        "strides": (n(1, 3), 2),
+        "n_residual": n(0, 2),
+        "kernel_size": n(1, 5),
+        "last_kernel_size": n(1, 3),
+        "true_skip": bool(n(0, 1)),
+        "recurrent": ("lstm", "gru")[n(0, 1)],
+        "n_recurrent": n(0, 1),
+        "n_attention": n(0, 1),
+        "n_heads": 2,
+        "context": n(1, 4),
+        "norm": ("none", "layer", "rms")[n(0, 2)],
+    }
+
+
+def small_seanet_encoder(n: Sizes) -> Layer:
+    config = SeanetEncoderConfig(**seanet_sizes(n))  # type: ignore[arg-type]
+    return seanet_encoder(config, 5, hop_length=math.prod(config.strides))
+
+
+def small_seanet_decoder(n: Sizes) -> Layer:
+    config = SeanetDecoderConfig(**seanet_sizes(n))  # type: ignore[arg-type]
+    return seanet_decoder(config, 5, hop_length=math.prod(config.strides))
+
+
+def small_spectral_encoder(n: Sizes) -> Layer:
+    config = SpectralEncoderConfig(dim=6, hidden_dim=8, n_blocks=n(0, 2), kernel_size=n(1, 4), n_fft=n(8, 20))
+    return spectral_encoder(config, 5, hop_length=8)
+
+
+def small_spectral_decoder(n: Sizes) -> Layer:
+    config = SpectralDecoderConfig(dim=6, hidden_dim=8, n_blocks=1, n_fine_blocks=n(0, 2), kernel_size=n(1, 4))
+    return spectral_decoder(config, 5, hop_length=8)
+
+
+def conv(n: Sizes) -> Layer:
+    return CausalConv(4, 4, kernel_size=n(1, 7), stride=n(1, 4), dilation=n(1, 3), groups=(1, 4)[n(0, 1)])
+
+
+def down_and_up(n: Sizes) -> Layer:
+    down = CausalConv(4, 3, kernel_size=n(1, 5), stride=n(1, 4))
+    return Chain([down, CausalConvTranspose(3, 4, kernel_size=n(1, 5), stride=n(1, 4))])
+
+
+def up_and_down(n: Sizes) -> Layer:
+    up = CausalConvTranspose(4, 3, kernel_size=n(3, 6), stride=n(1, 3))
+    return Chain([up, CausalConv(3, 4, kernel_size=n(1, 5), stride=n(1, 4))])
+
+
+# name -> input channels, and a layer of sizes that hypothesis chooses
+LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
+    "attention": (4, lambda n: Attention(4, n_heads=n(1, 2), context=n(1, 6))),
+    "compressed spectrum": (6, lambda n: CompressedSpectrum(n(1, 9) / 10)),
+    "conv": (4, conv),
+    "conv transpose": (4, lambda n: CausalConvTranspose(4, 3, kernel_size=n(1, 9), stride=n(1, 4))),
+    "convnext": (4, lambda n: ConvNeXt(4, 8, kernel_size=n(1, 7))),
+    "down and up": (4, down_and_up),
+    "elu": (4, lambda n: Elu()),
+    "empty chain": (4, lambda n: Chain([])),
+    "expand spectrum": (6, lambda n: ExpandSpectrum(n(1, 9) / 10)),
+    "gelu": (4, lambda n: Gelu()),
+    "gru": (4, lambda n: Gru(4, n_layers=n(1, 2), skip=bool(n(0, 1)))),
+    "inverse stft": (18, lambda n: InverseStft(16, hop_length=(2, 4)[n(0, 1)])),
+    "linear": (4, lambda n: Linear(4, 3)),
+    "lstm": (4, lambda n: Lstm(4, n_layers=n(1, 2), skip=bool(n(0, 1)))),
+    "norm": (4, lambda n: ChannelNorm(4, kind=("layer", "rms")[n(0, 1)])),
+    "residual unit": (4, lambda n: residual_unit(4, kernel_size=n(1, 5), dilation=n(1, 4), true_skip=bool(n(0, 1)))),
+    "scale": (4, lambda n: Scale(4, 0.5)),
+    "seanet decoder": (5, small_seanet_decoder),
+    "seanet encoder": (1, small_seanet_encoder),
+    "seanet both": (1, lambda n: Chain([small_seanet_encoder(n), small_seanet_decoder(n)])),
+    "spectral decoder": (5, small_spectral_decoder),
+    "spectral encoder": (1, small_spectral_encoder),
+    "spectral and conv": (1, lambda n: Chain([small_spectral_encoder(n), small_seanet_decoder(n)])),
+    "split": (6, lambda n: Split(n(1, 3))),
+    "stft": (1, lambda n: Stft(n(8, 20), hop_length=n(1, 8))),
+    "transformer block": (4, lambda n: transformer_block(4, n_heads=n(1, 2), context=n(1, 5), scale=0.5)),
+    "up and down": (4, up_and_down),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+drawn = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def draw_layer(name: str, data: st.DataObject) -> tuple[Layer, int]:
+    """A layer of drawn sizes in float64, and its input channels."""
+    in_dim, build = LAYERS[name]
+    layer = build(lambda least, most: int(data.draw(st.integers(least, most))))
+    return layer.double(), in_dim
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, atol=tolerance, rtol=tolerance)
+
+
+# --- The contract -----------------------------------------------------------------------------------------------------
+
+
+@every_layer
+@drawn
+@given(data=st.data())
+def test_steps_over_any_cutting_equal_the_whole_and_the_state_is_a_value(name: str, data: st.DataObject) -> None:
+    layer, in_dim = draw_layer(name, data)
+    batch = data.draw(st.integers(1, 3))
+    blocks = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+    x = torch.randn(batch, in_dim, sum(blocks) * layer.down, dtype=torch.float64)
+    whole = layer(x)
+    assert whole.shape[0] == batch
+    assert whole.shape[2] == sum(blocks) * layer.up
+
+    state, parts = layer.init_state(batch), []
+    shapes = [(tensor.shape, tensor.dtype) for tensor in state]
+    for block in x.split([block * layer.down for block in blocks], -1):
+        before = [tensor.clone() for tensor in state]
+        y, after = layer.step(block, state)
+        assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
+        parts.append(y)
+        state = after
+        assert isinstance(state, tuple)
+        assert len(state) == layer.n_states
+        assert [(tensor.shape, tensor.dtype) for tensor in state] == shapes
+        assert all(tensor.shape[0] == batch for tensor in state)
+    assert close(torch.cat(parts, -1), whole)
+
+
+@every_layer
+@drawn
+@given(data=st.data())
+def test_the_gradient_reaches_back_as_far_as_declared_and_never_forward(name: str, data: st.DataObject) -> None:
+    layer, in_dim = draw_layer(name, data)
+    field = layer.receptive_field
+    groups = 6 if field is None else -(-field // layer.down) + 3
+    x = torch.randn(1, in_dim, groups * layer.down, dtype=torch.float64, requires_grad=True)
+    group = layer(x)[..., (groups - 2) * layer.up : (groups - 1) * layer.up]
+    (gradient,) = torch.autograd.grad((group * torch.randn_like(group)).sum(), x)
+    reached = gradient.abs().sum((0, 1)).nonzero().flatten()
+    end = (groups - 1) * layer.down
+    assert len(reached)
+    assert int(reached.max()) < end
+    assert int(reached.min()) == (0 if field is None else end - field)
+
+
+@every_layer
+@drawn
+@given(data=st.data())
+def test_rows_of_a_batch_do_not_meet(name: str, data: st.DataObject) -> None:
+    layer, in_dim = draw_layer(name, data)
+    x = torch.randn(3, in_dim, 4 * layer.down, dtype=torch.float64)
+    whole, (y, state) = layer(x), layer.step(x, layer.init_state(3))
+    for row in range(3):
+        alone, alone_state = layer.step(x[row : row + 1], layer.init_state(1))
+        assert close(alone, whole[row : row + 1])
+        assert close(alone, y[row : row + 1])
+        assert all(close(a, b[row : row + 1]) for a, b in zip(alone_state, state, strict=True))
+
+
+# --- Delay ------------------------------------------------------------------------------------------------------------
+
+
+@given(hop=st.integers(1, 12), overlap=st.integers(3, 6), frames=st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_the_inverse_stft_gives_the_signal_late_by_its_delay(hop: int, overlap: int, frames: int) -> None:
+    chain = Chain([Stft(overlap * hop, hop_length=hop), InverseStft(overlap * hop, hop_length=hop)]).double()
+    x = torch.randn(2, 1, (frames + overlap) * hop, dtype=torch.float64)
+    assert chain.delay == (overlap - 1) * hop
+    assert close(chain(x)[..., chain.delay :], x[..., : x.shape[-1] - chain.delay], 1e-6)
+    assert chain(x)[..., : chain.delay].abs().max() < 1e-6
+
+
+def test_a_delay_before_a_stride_is_counted_in_output_steps() -> None:
+    late = [Stft(64, hop_length=16), InverseStft(64, hop_length=16)]
+    pick = CausalConv(1, 1, kernel_size=1, stride=24)
+    nn.init.ones_(pick.conv.weight)
+    chain, x = Chain([*late, pick]), torch.randn(1, 1, 480)
+    assert chain.delay == 2
+    assert (chain.down, chain.up) == (48, 2)
+    assert close(chain(x)[..., 2:], pick(x)[..., :-2], 1e-5)
+
+
+def test_a_delay_that_is_no_whole_number_of_steps_is_refused() -> None:
+    with pytest.raises(ConfigError, match="delay of 3/2 output steps"):
+        Chain([Stft(64, hop_length=16), InverseStft(64, hop_length=16), CausalConv(1, 1, kernel_size=4, stride=32)])
+
+
+def test_branches_of_a_residual_sum_must_be_equally_late() -> None:
+    late = Chain([Stft(64, hop_length=16), InverseStft(64, hop_length=16)])
+    with pytest.raises(ConfigError, match="same delay"):
+        Residual(late)
+
+
+# --- Each layer against its reference ---------------------------------------------------------------------------------
+
+
+@given(kernel=st.integers(1, 9), stride=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_the_transposed_conv_is_torchs_on_the_whole(kernel: int, stride: int) -> None:
+    layer = CausalConvTranspose(3, 2, kernel_size=kernel, stride=stride).double()
+    x = torch.randn(2, 3, 7, dtype=torch.float64)
+    expected = layer.conv(x)[..., : 7 * stride]
+    assert close(layer(x)[..., : expected.shape[-1]], expected)
+
+
+@given(kernel=st.integers(1, 7), dilation=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_the_conv_is_torchs_with_zeros_before(kernel: int, dilation: int) -> None:
+    layer = CausalConv(3, 2, kernel_size=kernel, dilation=dilation).double()
+    x = torch.randn(2, 3, 7, dtype=torch.float64)
+    assert close(layer(x), layer.conv(nn.functional.pad(x, ((kernel - 1) * dilation, 0))))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_recurrent_layers_are_torchs(skip: bool) -> None:
+    x = torch.randn(2, 4, 9)
+    for layer in (Lstm(4, n_layers=2, skip=skip), Gru(4, n_layers=2, skip=skip)):
+        reference = layer.lstm if isinstance(layer, Lstm) else layer.gru
+        expected = reference(x.transpose(1, 2))[0].transpose(1, 2)
+        assert close(layer(x), x + expected if skip else expected, 1e-6)
+
+
+def attend_slowly(layer: Attention, x: Tensor) -> Tensor:
+    """Windowed attention of one row (D, F) with rotary positions, frame by frame and head by head, from the papers."""
+    size, frames = layer.head_dim, x.shape[-1]
+    heads: list[list[Tensor]] = []
+    for part in (layer.project_in.weight @ x).chunk(3):
+        heads.append(list(part.split(size)))
+
+    def turned(head: Tensor, frame: int) -> list[float]:
+        v, half = head[:, frame].tolist(), size // 2
+        out = [0.0] * size
+        for i in range(half):
+            angle = frame * 10000.0 ** (-i / half)
+            out[i] = v[i] * math.cos(angle) - v[i + half] * math.sin(angle)
+            out[i + half] = v[i] * math.sin(angle) + v[i + half] * math.cos(angle)
+        return out
+
+    rows = []
+    for frame in range(frames):
+        seen = range(max(0, frame - layer.context + 1), frame + 1)
+        row: list[float] = []
+        for query, key, value in zip(*heads, strict=True):
+            asked = turned(query, frame)
+            scores = [sum(a * b for a, b in zip(asked, turned(key, j), strict=True)) / math.sqrt(size) for j in seen]
+            total = sum(math.exp(score) for score in scores)
+            weights = [math.exp(score) / total for score in scores]
+            row += [sum(w * float(value[c, j]) for w, j in zip(weights, seen, strict=True)) for c in range(size)]
+        rows.append(row)
+    return layer.project_out.weight @ torch.tensor(rows, dtype=torch.float64).T
+
+
+@pytest.mark.parametrize("context", [1, 4, 30])
+def test_attention_equals_a_reference_written_out(context: int) -> None:
+    layer = Attention(12, n_heads=2, context=context).double()
+    x = 3 * torch.randn(1, 12, 15, dtype=torch.float64)
+    with torch.no_grad():
+        assert close(layer(x)[0], attend_slowly(layer, x[0]))
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 40])
+def test_attention_stepped_far_beyond_its_context_equals_the_whole(block: int) -> None:
+    layer = Attention(8, n_heads=2, context=6)
+    x = 3 * torch.randn(2, 8, 120)
+    state, parts = layer.init_state(2), []
+    for part in x.split(block, -1):
+        y, state = layer.step(part, state)
+        parts.append(y)
+    assert close(torch.cat(parts, -1), layer(x), 1e-5)
+    assert state[2].tolist() == [120, 120]
+
+
+def test_attention_after_a_year_is_as_exact_as_at_the_start() -> None:
+    layer = Attention(16, n_heads=1, context=6)
+    x = 3 * torch.randn(2, 16, 30)
+    keys, values, position = layer.init_state(2)
+    late = layer.step(x, (keys, values, position + 365 * 24 * 3600 * 50))[0]
+    assert close(late[..., 5:], layer(x)[..., 5:], 1e-5)
+
+
+def test_rows_may_stand_at_different_positions() -> None:
+    layer = Attention(8, n_heads=2, context=6)
+    x = torch.randn(1, 8, 9)
+    old = layer.step(x[..., :4], layer.init_state(1))[1]
+    state = tuple(torch.cat(pair) for pair in zip(old, layer.init_state(1), strict=True))
+    y = layer.step(torch.cat((x[..., 4:], x[..., :5])), state)[0]
+    assert close(y[:1], layer(x)[..., 4:], 1e-5)
+    assert close(y[1:], layer(x)[..., :5], 1e-5)
+
+
+@pytest.mark.parametrize(("n_heads", "context"), [(0, 4), (3, 4), (4, 4), (1, 0)])
+def test_impossible_attention_is_refused(n_heads: int, context: int) -> None:
+    with pytest.raises(ConfigError):
+        Attention(4, n_heads=n_heads, context=context)
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.5, 1.0])
+def test_the_head_undoes_the_compression_of_the_spectrum(exponent: float) -> None:
+    spec = torch.randn(1, 6, 5, dtype=torch.float64)
+    compressed = CompressedSpectrum(exponent)(spec)[:, 3:]
+    assert close(ExpandSpectrum(exponent)(compressed), spec, 1e-4)
+
+
+# --- The conv family --------------------------------------------------------------------------------------------------
+
+
+def encodec_seanet(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """EnCodec's own modules; it imports torchaudio at its top and never needs it here."""
+    if importlib.util.find_spec("encodec") is None:
+        pytest.skip("the encodec package (extra dev) is not installed")
+    monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
+    return importlib.import_module("encodec.modules.seanet")
+
+
+def test_the_conv_family_is_encodecs_but_for_the_zeros_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    seanet = encodec_seanet(monkeypatch)
+    sizes = {"dimension": 6, "n_filters": 4, "n_residual_layers": 2, "ratios": [3, 2], "norm": "none", "causal": True}
+    small = {"n_filters": 4, "strides": (2, 3), "n_residual": 2, "n_recurrent": 2}
+    pairs: list[tuple[nn.Module, Layer, Tensor]] = [
+        (
+            seanet.SEANetEncoder(**sizes, pad_mode="constant"),
+            seanet_encoder(SeanetEncoderConfig(**small), 6, hop_length=6),  # type: ignore[arg-type]
+            torch.randn(2, 1, 60),
+        ),
+        (
+            seanet.SEANetDecoder(**sizes, pad_mode="constant"),
+            seanet_decoder(SeanetDecoderConfig(**small), 6, hop_length=6),  # type: ignore[arg-type]
+            torch.randn(2, 6, 10),
+        ),
+    ]
+    for theirs, ours, x in pairs:
+        for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert ours_p.shape == theirs_p.shape
+            ours_p.data.copy_(theirs_p.data)
+        assert close(ours(x), theirs(x), 1e-5)
+
+
+def test_strides_must_multiply_to_the_hop() -> None:
+    with pytest.raises(ConfigError, match="multiply to 320, hop_length is 300"):
+        seanet_encoder(SeanetEncoderConfig(), 8, hop_length=300)
+    with pytest.raises(ConfigError, match="multiply to 320, hop_length is 300"):
+        seanet_decoder(SeanetDecoderConfig(), 8, hop_length=300)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"strides": ()}, {"strides": (2, 0)}, {"n_filters": 0}, {"compress": 3}, {"recurrent": "rnn"}, {"norm": "batch"}],
+)
+def test_impossible_sizes_are_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"SeanetDecoderConfig.{next(iter(wrong))}"):
+        SeanetDecoderConfig(**wrong)  # type: ignore[arg-type]

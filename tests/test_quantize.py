@@ -1,0 +1,365 @@
+"""codec.quantize: the laws of every bottleneck, and the maths of each. How codebooks learn is in test_learn.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from codec.config import Part
+from codec.errors import CodesError, ConfigError
+from codec.quantize.base import Bottleneck
+from codec.quantize.build import BOTTLENECKS, build_bottleneck
+from codec.quantize.grouped import Grouped
+from codec.quantize.masked import Masked
+from codec.quantize.vq import CodebookConfig, VectorQuantizer
+
+DIM = 16  # 3 does not divide it: the masked parts differ in width
+KINDS: dict[str, dict[str, Any]] = {
+    "vq": {},
+    "residual": {"n_codebooks": 4},
+    "grouped": {"n_groups": 2, "n_levels": 3},
+    "masked": {"n_masked": 3, "n_codebooks": 5},
+}
+# A new bottleneck: its options above, and every law below runs on it.
+BOTTLENECK = [(kind, learn) for kind in KINDS for learn in ("ema", "gradient")]
+laws = pytest.mark.parametrize(("kind", "learn"), BOTTLENECK)
+
+
+def make(kind: str, learn: str = "ema", *, dim: int = DIM, **options: Any) -> Bottleneck:
+    """A bottleneck as after training: entries of later stages are smaller."""
+    bottleneck = build_bottleneck(Part(kind, {"codebook_size": 32, "learn": learn, **KINDS[kind], **options}), dim)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for book, stage in zip(bottleneck.codebooks, bottleneck.stages, strict=True):
+            book.embed.copy_(torch.randn(book.embed.shape, generator=generator) * 0.7**stage)
+    return bottleneck
+
+
+def make_latent(batch: int = 3, frames: int = 7, seed: int = 0, dim: int = DIM) -> Tensor:
+    return torch.randn(batch, dim, frames, generator=torch.Generator().manual_seed(seed))
+
+
+def entries_of(bottleneck: Bottleneck) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    return [book.embed.detach().double().numpy() for book in bottleneck.codebooks]
+
+
+def test_every_kind_is_under_the_laws() -> None:
+    assert set(KINDS) == set(BOTTLENECKS)
+
+
+@laws
+@given(batch=st.integers(1, 3), frames=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_shapes_and_types(kind: str, learn: str, batch: int, frames: int, seed: int) -> None:
+    bottleneck, latent = make(kind, learn), make_latent(batch, frames, seed)
+    result = bottleneck(latent)
+    assert result.latent.shape == latent.shape
+    assert result.codes.shape == (batch, bottleneck.n_codebooks, frames)
+    assert result.codes.dtype == torch.int64
+    assert result.loss.shape == ()
+    for x, book in zip(result.inputs, bottleneck.codebooks, strict=True):
+        assert x.shape == (batch * frames, book.dim)
+        assert not x.requires_grad
+
+
+@laws
+@given(batch=st.integers(1, 3), frames=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_encoding_and_decoding_do_what_training_does(kind: str, learn: str, batch: int, frames: int, seed: int) -> None:
+    bottleneck, latent = make(kind, learn), make_latent(batch, frames, seed)
+    result, codes = bottleneck(latent), bottleneck.encode(latent)
+    assert torch.equal(codes, result.codes)
+    torch.testing.assert_close(bottleneck.decode(codes), result.latent, rtol=1e-5, atol=1e-5)
+
+
+@laws
+def test_every_prefix_decodes_and_no_codebook_depends_on_later_ones(kind: str, learn: str) -> None:
+    bottleneck, latent = make(kind, learn), make_latent()
+    codes = bottleneck.encode(latent)
+    for count in bottleneck.prefixes:
+        assert torch.equal(bottleneck.encode(latent, count), codes[:, :count])
+        latent_hat = bottleneck(latent, torch.full((3,), count)).latent
+        torch.testing.assert_close(bottleneck.decode(codes[:, :count]), latent_hat, rtol=1e-5, atol=1e-5)
+
+
+@laws
+def test_other_prefixes_are_refused_and_the_allowed_ones_named(kind: str, learn: str) -> None:
+    bottleneck, latent = make(kind, learn), make_latent()
+    allowed = ", ".join(map(str, bottleneck.prefixes))
+    for count in set(range(-1, bottleneck.n_codebooks + 2)) - set(bottleneck.prefixes):
+        with pytest.raises(CodesError, match=f"codebooks={count}: this model codes with {allowed} codebooks"):
+            bottleneck.encode(latent, count)
+    for count in set(range(bottleneck.n_codebooks + 2)) - set(bottleneck.prefixes):
+        with pytest.raises(CodesError, match=f"this model codes with {allowed} codebooks"):
+            bottleneck.decode(torch.zeros(1, count, 4, dtype=torch.int64))
+
+
+@laws
+@pytest.mark.parametrize("code", [-1, 32, 2**40])
+def test_codes_out_of_range_are_refused_and_their_place_named(kind: str, learn: str, code: int) -> None:
+    bottleneck = make(kind, learn)
+    codes = bottleneck.encode(make_latent())
+    last = bottleneck.n_codebooks - 1
+    codes[2, last, 4] = code
+    with pytest.raises(CodesError, match=rf"code {code} at row 2, codebook {last}, frame 4: .* entries 0 to 31"):
+        bottleneck.decode(codes)
+
+
+@laws
+def test_codes_of_another_shape_or_type_are_refused(kind: str, learn: str) -> None:
+    bottleneck = make(kind, learn)
+    codes = bottleneck.encode(make_latent())
+    for wrong in (codes[0], codes[0, 0], codes[None], codes.float(), codes > 3):
+        with pytest.raises(CodesError, match="expected \\(batch, codebooks, frames\\) integers"):
+            bottleneck.decode(wrong)
+    for dtype in (torch.uint8, torch.int32, torch.uint16):
+        assert torch.equal(bottleneck.decode(codes.to(dtype)), bottleneck.decode(codes))
+
+
+@laws
+def test_no_frames_give_no_codes(kind: str, learn: str) -> None:
+    bottleneck = make(kind, learn)
+    codes = bottleneck.encode(make_latent(frames=0))
+    assert codes.shape == (3, bottleneck.n_codebooks, 0)
+    assert bottleneck.decode(codes).shape == (3, DIM, 0)
+
+
+@laws
+def test_frames_and_rows_are_independent(kind: str, learn: str) -> None:
+    bottleneck, latent = make(kind, learn), make_latent()
+    codes = bottleneck.encode(latent)
+    assert torch.equal(bottleneck.encode(latent[1:2, :, 3:5]), codes[1:2, :, 3:5])
+
+
+@laws
+def test_levels_are_of_each_row(kind: str, learn: str) -> None:
+    bottleneck = make(kind, learn)
+    counts = bottleneck.prefixes
+    latent = make_latent(len(counts))
+    mixed = bottleneck(latent, torch.tensor(counts))
+    for row, count in enumerate(counts):
+        alone = bottleneck(latent[row : row + 1], torch.tensor([count]))
+        torch.testing.assert_close(mixed.latent[row : row + 1], alone.latent, rtol=1e-5, atol=1e-5)
+    # The later codebooks learn from every row all the same.
+    assert torch.equal(mixed.codes, bottleneck(latent).codes)
+    assert torch.equal(mixed.loss, bottleneck(latent).loss)
+
+
+@laws
+def test_stages_not_started_contribute_nothing(kind: str, learn: str) -> None:
+    bottleneck, latent = make(kind, learn), make_latent()
+    whole = bottleneck(latent)
+    for n_stages in range(1, bottleneck.n_stages):
+        result = bottleneck(latent, n_stages=n_stages)
+        started = sum(stage < n_stages for stage in bottleneck.stages)
+        assert torch.equal(result.codes[:, :started], whole.codes[:, :started])
+        assert not result.codes[:, started:].any()
+        expected = bottleneck(latent, torch.full((3,), started)).latent
+        torch.testing.assert_close(result.latent, expected, rtol=1e-5, atol=1e-5)
+        for stage, mine, full in zip(bottleneck.stages, result.inputs, whole.inputs, strict=True):
+            if stage <= n_stages:  # the next one too: it is about to collect
+                assert torch.equal(mine, full)
+            else:
+                assert mine is None
+
+
+@laws
+def test_no_stage_started_passes_the_latent_unchanged(kind: str, learn: str) -> None:
+    bottleneck, latent = make(kind, learn), make_latent().requires_grad_()
+    result = bottleneck(latent, n_stages=0)
+    assert torch.equal(result.latent, latent)
+    assert float(result.loss) == 0
+    assert not result.codes.any()
+    weight = make_latent(seed=1)
+    (gradient,) = torch.autograd.grad((result.latent * weight).sum() + result.loss, latent)
+    assert torch.equal(gradient, weight)
+    expected = [stage == 0 for stage in bottleneck.stages]
+    assert [x is not None for x in result.inputs] == expected
+
+
+@laws
+def test_the_straight_through_gradient_is_the_identity_once(kind: str, learn: str) -> None:
+    bottleneck, latent, weight = make(kind, learn), make_latent().requires_grad_(), make_latent(seed=1)
+    for count in bottleneck.prefixes:
+        latent_hat = bottleneck(latent, torch.full((3,), count)).latent
+        (gradient,) = torch.autograd.grad((latent_hat * weight).sum(), latent)
+        assert torch.equal(gradient, weight)
+
+
+@laws
+def test_the_commitment_of_every_level_reaches_the_encoder(kind: str, learn: str) -> None:
+    """The published residual loops give exactly 0 from the second level on."""
+    bottleneck, latent = make(kind, learn), make_latent(frames=20).requires_grad_()
+    before = torch.zeros_like(latent)
+    for n_stages in range(1, bottleneck.n_stages + 1):
+        result = bottleneck(latent, n_stages=n_stages)
+        (gradient,) = torch.autograd.grad(result.loss, latent)
+        own = gradient - before  # of this stage alone: the codebooks before it are the same
+        assert (own.abs().amax((0, 2)) > 1e-4).all()  # on all channels: every group, every masked part
+        before = gradient
+
+
+@laws
+def test_the_commitment_has_the_gradient_of_the_written_loss(kind: str, learn: str) -> None:
+    """Mean over codebooks of |x - sg(entry)|^2, each a mean over its own numbers; entries get none of it."""
+    bottleneck, latent = make(kind, learn, commitment=0.5), make_latent().requires_grad_()
+    result = bottleneck(latent)
+    (gradient,) = torch.autograd.grad(result.loss, latent)
+    expected = torch.zeros(3 * 7, DIM)
+    codes = result.codes.transpose(0, 1).flatten(1)
+    for i, book in enumerate(bottleneck.codebooks):
+        x = result.inputs[i]
+        term = 0.5 * 2 * (x - book.embed.detach()[codes[i]]) / x.numel() / bottleneck.n_codebooks
+        if isinstance(bottleneck, Grouped):
+            expected[:, i % 2 * DIM // 2 : (i % 2 + 1) * DIM // 2] += term
+        elif isinstance(bottleneck, Masked) and i < bottleneck.n_masked:
+            expected += term * bottleneck.get_buffer("masks")[i]
+        else:
+            expected += term
+    torch.testing.assert_close(gradient.transpose(1, 2).reshape(-1, DIM), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_codebook_loss_reaches_started_codebooks_only(kind: str) -> None:
+    bottleneck, latent = make(kind, "gradient"), make_latent().requires_grad_()
+    for n_stages in range(bottleneck.n_stages + 1):
+        bottleneck.zero_grad()
+        result = bottleneck(latent, n_stages=n_stages)
+        (result.latent.sum() + result.loss).backward()
+        for book, stage in zip(bottleneck.codebooks, bottleneck.stages, strict=True):
+            assert (book.embed.grad is not None and bool(book.embed.grad.any())) == (stage < n_stages)
+
+
+@laws
+def test_autocast_changes_no_code(kind: str, learn: str) -> None:
+    bottleneck, latent = make(kind, learn), make_latent(8, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        result, codes = bottleneck(latent), bottleneck.encode(latent)
+    assert result.latent.dtype == result.loss.dtype == torch.float32
+    assert torch.equal(result.codes, bottleneck(latent).codes)
+    assert torch.equal(codes, bottleneck.encode(latent))
+    # The control: the same search inside the autocast does pick others.
+    with torch.autocast("cpu", torch.bfloat16):
+        x = result.inputs[0]
+        assert not torch.equal(bottleneck.codebooks[0].search(x), result.codes[:, 0].flatten())
+
+
+@given(
+    dim=st.integers(1, 64), size=st.integers(1, 200), scale=st.sampled_from([1e-3, 1.0, 1e3]), seed=st.integers(0, 99)
+)
+@settings(max_examples=40, deadline=None)
+def test_the_search_agrees_with_brute_force_in_float64(dim: int, size: int, scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    book = VectorQuantizer(CodebookConfig(codebook_size=size), dim)
+    book.embed.copy_(torch.randn(size, dim, generator=generator) * scale)
+    x = torch.randn(64, dim, generator=generator) * scale
+    found = book.search(x).numpy()
+    distances = ((x.double()[:, None] - book.embed.double()) ** 2).sum(2).numpy()
+    best, got = distances.min(1), distances[np.arange(64), found]
+    # float32 sums of squares of this size round by about this much
+    tolerance = 1e-5 * (x.double().square().sum(1).numpy() + float(book.embed.double().square().sum(1).max()))
+    gap = np.partition(distances, 1, axis=1)[:, 1] - best if size > 1 else np.full(64, np.inf)
+    clear = gap > tolerance
+    assert (found[clear] == distances.argmin(1)[clear]).all()
+    assert (got - best <= tolerance).all()
+
+
+def test_the_lowest_index_wins_a_tie() -> None:
+    book = VectorQuantizer(CodebookConfig(codebook_size=6), 2)
+    book.embed.copy_(torch.tensor([[9.0, 9], [1, 1], [1, 1], [0, 0], [1, 1], [0, 0]]))
+    assert book.search(torch.tensor([[1.0, 1], [0, 0]])).tolist() == [1, 3]
+
+
+def nearest(x: Any, entries: Any) -> Any:
+    return ((x[:, None, :] - entries[None]) ** 2).sum(-1).argmin(1)
+
+
+def test_grvq_agrees_with_numpy() -> None:
+    """From mechanisms.md 1.5: halves of the channels, residual steps, codes [l1g0, l1g1, l2g0, l2g1, ...]."""
+    bottleneck, latent = make("grouped", dim=32), make_latent(4, 25, dim=32)
+    entries = entries_of(bottleneck)  # level-major
+    frames = latent.transpose(1, 2).reshape(-1, 32).double().numpy()
+    codes, total = [], np.zeros_like(frames)
+    for level in range(3):
+        chosen = []
+        for group in range(2):
+            table = entries[level * 2 + group]
+            channels = slice(group * 16, group * 16 + 16)
+            index = nearest((frames - total)[:, channels], table)
+            codes.append(index)
+            chosen.append(table[index])
+        total = total + np.concatenate(chosen, 1)
+    expected = np.stack(codes).reshape(6, 4, 25).transpose(1, 0, 2)
+    result = bottleneck(latent)
+    assert (result.codes.numpy() == expected).all()
+    assert (bottleneck.encode(latent).numpy() == expected).all()
+    latent_hat = total.reshape(4, 25, 32).transpose(0, 2, 1)
+    np.testing.assert_allclose(result.latent.numpy(), latent_hat, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bottleneck.decode(result.codes).numpy(), latent_hat, rtol=1e-5, atol=1e-5)
+
+
+def test_mcrvq_agrees_with_numpy() -> None:
+    """From mechanisms.md 2.2: three codebooks on masked thirds in parallel, then residual ones; in encode too."""
+    bottleneck, latent = make("masked", dim=128, n_codebooks=6), make_latent(4, 25, dim=128)
+    entries = entries_of(bottleneck)
+    x = latent.transpose(1, 2).reshape(-1, 128).double().numpy()
+    codes, chosen = [], []
+    for i, (start, stop) in enumerate([(0, 42), (42, 85), (85, 128)]):
+        masked = np.zeros_like(x)
+        masked[:, start:stop] = x[:, start:stop]
+        codes.append(nearest(masked, entries[i]))
+        chosen.append(entries[i][codes[-1]])
+    rest = x - (chosen[0] + chosen[1] + chosen[2])
+    for i in range(3, 6):
+        codes.append(nearest(rest, entries[i]))
+        chosen.append(entries[i][codes[-1]])
+        rest = rest - chosen[-1]
+    expected = np.stack(codes).reshape(6, 4, 25).transpose(1, 0, 2)
+    result = bottleneck(latent)
+    assert (result.codes.numpy() == expected).all()
+    assert (bottleneck.encode(latent).numpy() == expected).all()
+    latent_hat = sum(chosen).reshape(4, 25, 128).transpose(0, 2, 1)
+    np.testing.assert_allclose(result.latent.numpy(), latent_hat, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bottleneck.decode(result.codes).numpy(), latent_hat, rtol=1e-5, atol=1e-5)
+
+
+def test_codebooks_keep_their_names_in_a_weights_file() -> None:
+    """A model that was shipped must load."""
+    assert list(make("vq").state_dict()) == ["embed"]
+    assert list(make("residual").state_dict()) == [f"levels.{i}.embed" for i in range(4)]
+    assert list(make("grouped").state_dict()) == [f"groups.{g}.levels.{i}.embed" for g in range(2) for i in range(3)]
+    assert list(make("masked").state_dict()) == [f"books.{i}.embed" for i in range(5)]
+
+
+def test_what_each_kind_decodes_alone() -> None:
+    assert make("vq").prefixes == (1,)
+    assert make("residual").prefixes == (1, 2, 3, 4)
+    assert make("grouped").prefixes == (2, 4, 6)
+    assert make("masked").prefixes == (3, 4, 5)
+    assert make("masked").stages == (0, 0, 0, 1, 2)
+    assert make("grouped").stages == (0, 0, 1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("nearest", {}, "unknown 'nearest'; known are grouped, masked, residual, vq"),
+        ("vq", {"codebook_size": 0}, "codebook_size"),
+        ("vq", {"learn": "both"}, "expected ema or gradient"),
+        ("vq", {"n_codebooks": 2}, "unknown key 'n_codebooks'"),
+        ("residual", {"n_codebooks": 0}, "n_codebooks"),
+        ("grouped", {"n_groups": 3}, "n_groups: 3 does not divide latent_dim 16"),
+        ("grouped", {"n_levels": 0}, "n_groups, n_levels"),
+        ("masked", {"n_masked": 9}, "n_masked: must be 1 to n_codebooks 8"),
+        ("masked", {"n_masked": 17, "n_codebooks": 17}, "17 parts of latent_dim 16"),
+    ],
+)
+def test_impossible_options_are_refused(kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_bottleneck(Part(kind, options), DIM)

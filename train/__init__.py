@@ -1,0 +1,1 @@
+"""What is needed only while learning: data, losses, discriminators, trainer, checkpoints, report."""

@@ -1,0 +1,224 @@
+"""Speech as one int16 array, decoded once, and training batches cut from it.
+
+The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees. The array is a
+memory map on the CPU (115 MB an hour at 16 kHz) and lies on the device on a GPU, where the crops are cut too.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec import audio as audio_io
+from codec.errors import AudioError, TrainError
+from codec.train.config import DataConfig
+
+SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
+MANIFESTS = (".csv", ".jsonl", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Decoded speech.
+
+    Attributes:
+        pcm: (N,) int16, all files one after another.
+        starts, lengths: (files,) int64, samples.
+        held_out: (files,) bool, files that only measure.
+    """
+
+    pcm: Tensor
+    starts: Tensor
+    lengths: Tensor
+    held_out: Tensor
+
+    def to(self, device: torch.device) -> Corpus:
+        """The same on a device."""
+        return Corpus(*(x.to(device) for x in (self.pcm, self.starts, self.lengths, self.held_out)))
+
+    @property
+    def hours(self) -> str:
+        """Hours at 16 kHz, as text for the log."""
+        return f"{int(self.lengths.sum())} samples in {len(self.starts)} files"
+
+
+def find_audio(sources: Iterable[str]) -> list[Path]:
+    """Audio files of folders, files and manifests, in a stable order.
+
+    A manifest names one file a line: .txt plain, .csv and .tsv in a column `path`, .jsonl in a key `path`; relative paths are
+    relative to the manifest. Rows with a column `split` other than `train` are left out.
+
+    Raises:
+        TrainError: a source that does not exist or has no audio.
+    """
+    files: list[Path] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        elif path.suffix.lower() in MANIFESTS and path.is_file():
+            found = [path.parent / name for name in _manifest_paths(path)]
+        else:
+            found = [path] if path.is_file() else []
+        if not found:
+            raise TrainError(f"{source}: no audio there; give a folder, audio files or a manifest")
+        files.extend(found)
+    return files
+
+
+def _manifest_paths(path: Path) -> Iterator[str]:
+    with path.open(newline="") as file:
+        if path.suffix == ".txt":
+            yield from (line.strip() for line in file if line.strip())
+            return
+        rows: Iterable[dict[str, str]]
+        if path.suffix == ".jsonl":
+            rows = (json.loads(line) for line in file if line.strip())
+        else:
+            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        for row in rows:
+            if "path" not in row:
+                raise TrainError(f"{path}: no column 'path'; name the audio files there")
+            if row.get("split", "train") == "train":
+                yield row["path"]
+
+
+def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_out: float) -> tuple[Corpus, list[str]]:
+    """Decode files to one int16 array, or map the array that an earlier run left in `cache`.
+
+    Returns:
+        The corpus, and a line for each file that could not be used.
+
+    Raises:
+        TrainError: no file could be read.
+    """
+    key = _cache_key(files, sample_rate)
+    index_path, pcm_path = cache / f"{key}.json", cache / f"{key}.pcm"
+    if not index_path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _decode(files, index_path, pcm_path, sample_rate)
+    index = json.loads(index_path.read_text())
+    if not index["lengths"]:
+        raise TrainError(f"none of {len(files)} files can be used; the first: {index['problems'][0]}")
+    lengths = torch.tensor(index["lengths"])
+    pcm = np.memmap(pcm_path, dtype=np.int16, mode="c")
+    starts = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]))
+    held = torch.tensor([_share(name) < held_out for name in index["names"]])
+    if bool(held.all()) or not bool(held.any()):  # a handful of files: the last one measures
+        held = torch.arange(len(lengths)) == len(lengths) - 1
+    return Corpus(torch.from_numpy(pcm), starts, lengths, held), list(index["problems"])
+
+
+def _decode(files: Sequence[Path], index_path: Path, pcm_path: Path, sample_rate: int) -> None:
+    names, lengths, problems = [], [], []
+    temporary = pcm_path.with_suffix(".part")
+    with temporary.open("wb") as out:
+        for file in files:
+            try:
+                samples = read_pcm(file, sample_rate)
+            except (AudioError, OSError) as error:
+                problems.append(str(error))
+                continue
+            out.write(samples.tobytes())
+            names.append(file.name)
+            lengths.append(len(samples))
+    temporary.replace(pcm_path)
+    # The index is last: without it the cache is made again.
+    part = index_path.with_suffix(".json.part")
+    part.write_text(json.dumps({"names": names, "lengths": lengths, "problems": problems}))
+    part.replace(index_path)
+
+
+def read_pcm(file: Path, sample_rate: int) -> NDArray[np.int16]:
+    """One file as mono int16 at `sample_rate`, (T,). Raises: AudioError."""
+    samples, rate = audio_io.read(file)
+    mono = audio_io.resample(samples.mean(0, keepdims=True), rate, sample_rate)[0]
+    return np.round(np.clip(mono, -1, 32767 / 32768) * 32768).astype(np.int16)
+
+
+def _cache_key(files: Sequence[Path], sample_rate: int) -> str:
+    digest = hashlib.sha256(str(sample_rate).encode())
+    for file in files:
+        size = file.stat().st_size if file.exists() else -1
+        digest.update(f"{file.name}:{size};".encode())
+    return f"corpus-{digest.hexdigest()[:12]}"
+
+
+def _share(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data: audio (B, 1, T) float32, and how many codebooks each row uses (B,)."""
+
+    audio: Tensor
+    levels: Tensor
+
+
+class Batches:
+    """Random crops: `batches(step)` is the same for the same seed and step."""
+
+    def __init__(
+        self, corpus: Corpus, config: DataConfig, *, length: int, seed: int, levels: dict[int, float], noise: Corpus | None
+    ) -> None:
+        self.corpus, self.config, self.noise = corpus, config, noise
+        self.length, self.seed, self.levels = length, seed, levels
+        self.device = corpus.pcm.device
+        usable = torch.where(corpus.held_out, 0, corpus.lengths)
+        self.edges = usable.cumsum(0)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step."""
+        # A generator on the CPU gives the same numbers whatever the device.
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        b = self.config.batch
+        audio = self._cut(self.corpus, self.edges, b, generator)
+        low, high = self.config.gain_db
+        gain = 10 ** ((low + (high - low) * torch.rand(b, 1, generator=generator)) / 20)
+        if self.noise is not None:
+            audio = self._add_noise(audio, generator)
+        audio = audio * gain.to(self.device)
+        audio = audio / audio.abs().amax(1, keepdim=True).clamp(min=1.0)
+        counts = torch.tensor(list(self.levels))
+        shares = torch.tensor(list(self.levels.values()), dtype=torch.float64)
+        levels = counts[torch.multinomial(shares, b, replacement=True, generator=generator)]
+        return Batch(audio[:, None], levels.to(self.device))
+
+    def held_out(self, count: int, seconds: float, sample_rate: int) -> Tensor:
+        """Fixed crops of held-out files for measuring: (count, 1, T)."""
+        corpus, generator = self.corpus, torch.Generator().manual_seed(12345)
+        edges = torch.where(corpus.held_out, corpus.lengths, 0).cumsum(0)
+        return self._cut(corpus, edges, count, generator, round(seconds * sample_rate))[:, None]
+
+    def _cut(self, corpus: Corpus, edges: Tensor, b: int, generator: torch.Generator, length: int = 0) -> Tensor:
+        """Crops (b, length) at positions uniform over all samples; a file shorter than the crop ends in zeros."""
+        length = length or self.length
+        position = (torch.rand(b, generator=generator, dtype=torch.float64).to(self.device) * edges[-1]).long()
+        file = torch.searchsorted(edges, position, right=True).clamp(max=len(edges) - 1)
+        slack = (corpus.lengths[file] - length).clamp(min=0)
+        offset = (torch.rand(b, generator=generator, dtype=torch.float64).to(self.device) * (slack + 1)).long()
+        within = offset[:, None] + torch.arange(length, device=self.device)
+        valid = within < corpus.lengths[file][:, None]
+        index = (corpus.starts[file][:, None] + within).clamp(max=len(corpus.pcm) - 1)
+        return torch.where(valid, corpus.pcm[index].float() / 32768, 0.0)
+
+    def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        assert self.noise is not None
+        b = len(audio)
+        noise = self._cut(self.noise, self.noise.lengths.cumsum(0), b, generator)
+        low, high = self.config.noise_snr_db
+        snr = (low + (high - low) * torch.rand(b, 1, generator=generator)).to(self.device)
+        wanted = (torch.rand(b, 1, generator=generator) < self.config.noise_share).to(self.device)
+        power = audio.square().mean(1, keepdim=True) / noise.square().mean(1, keepdim=True).clamp(min=1e-9)
+        gain = (power / 10 ** (snr / 10)).sqrt()
+        return audio + torch.where(wanted, gain * noise, 0.0)

@@ -1,0 +1,176 @@
+"""Losses as pure functions of audio and audio_hat, both (B, T) float32; all are scalars that fall to 0.
+
+>>> x = torch.randn(1, 4096)
+>>> float(waveform(x, x)), round(float(waveform(x, torch.zeros_like(x))), 3)
+(0.0, 1.0)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody uses
+from torch import Tensor
+
+MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples; hop is a quarter of each
+COMPLEX_WINDOWS = (256, 512, 1024)
+FLOOR = 1e-4  # magnitude below which nothing is heard: -80 dB, white noise of deviation s has bins of magnitude s
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One STFT as planes of floats, (B, bins, frames) each. (Reductions over pairs of floats would take half of the step.)"""
+
+    real: Tensor
+    imag: Tensor
+    magnitude: Tensor
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """The STFTs of one signal, made once for all terms, by window length."""
+
+    audio: Tensor
+    specs: Mapping[int, Spectrum]
+
+
+def spectra(audio: Tensor) -> Spectra:
+    """All STFTs that the terms look at, of audio (B, T)."""
+    return Spectra(audio, {n_fft: stft(audio, n_fft) for n_fft in MEL_WINDOWS})
+
+
+def stft(audio: Tensor, n_fft: int) -> Spectrum:
+    """Hann STFT with 75 % overlap, scaled by the window's energy; only whole windows."""
+    frames = audio.unfold(-1, n_fft, n_fft // 4) * _window(n_fft, audio.device)  # (B, frames, n_fft)
+    spec = torch.fft.rfft(frames).transpose(1, 2)
+    magnitude = (spec.real.square() + spec.imag.square() + 1e-12).sqrt()
+    return Spectrum(spec.real, spec.imag, magnitude)
+
+
+def mel(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
+    """Mean over windows of the L1 distance of log10 mel magnitudes.
+
+    Source: Kumar et al. 2023 (DAC), section 3.4: many windows, so that neither pitch nor clicks are blurred.
+    """
+    total = target.audio.new_zeros(())
+    for n_fft in MEL_WINDOWS:
+        bank = mel_bank(n_fft, sample_rate, target.audio.device)
+        a, b = ((bank @ s.specs[n_fft].magnitude).clamp(min=FLOOR).log10() for s in (target, made))
+        total = total + (a - b).abs().mean()
+    return total / len(MEL_WINDOWS)
+
+
+def complex_stft(target: Spectra, made: Spectra) -> Tensor:
+    """Mean over windows of the squared distance of compressed complex STFTs, over the target's energy.
+
+    Both spectra are divided by their magnitude ** 0.7: phase counts, and quiet parts too.
+    Source: Braun and Tashev 2021, complex compressed mean squared error.
+    """
+    total = target.audio.new_zeros(())
+    for n_fft in COMPLEX_WINDOWS:
+        a, b = target.specs[n_fft], made.specs[n_fft]
+        gain_a, gain_b = ((x.magnitude + FLOOR) ** (-0.7) for x in (a, b))
+        error = (a.real * gain_a - b.real * gain_b).square() + (a.imag * gain_a - b.imag * gain_b).square()
+        total = total + error.sum() / (a.magnitude * gain_a).square().sum().clamp(min=1e-6)
+    return total / len(COMPLEX_WINDOWS)
+
+
+def phase(target: Spectra, made: Spectra) -> Tensor:
+    """Anti-wrapping distance of phase, group delay and instantaneous frequency, weighted by the target's magnitude.
+
+    Source: Ai and Ling 2023 (APNet), section III-C. Without the weight, the phase of silence is noise that dominates.
+    """
+    total = target.audio.new_zeros(())
+    for n_fft in COMPLEX_WINDOWS:
+        a, b = target.specs[n_fft], made.specs[n_fft]
+        weight = a.magnitude**0.3
+        # The angle of the quotient; the floor keeps its gradient finite where the magnitude is tiny.
+        real = b.real * a.real + b.imag * a.imag + FLOOR**2
+        difference = torch.atan2(b.imag * a.real - b.real * a.imag, real)
+        for axis in (None, 1, 2):
+            d = difference if axis is None else difference.diff(dim=axis)
+            w = weight if axis is None else weight.narrow(axis, 1, weight.shape[axis] - 1)
+            total = total + (w * _anti_wrap(d)).sum() / w.sum()
+    return total / (3 * len(COMPLEX_WINDOWS))
+
+
+def waveform(target: Tensor, made: Tensor) -> Tensor:
+    """L1 distance over the target's mean magnitude."""
+    return (target - made).abs().mean() / target.abs().mean().clamp(min=1e-4)
+
+
+# name -> term(target, made, sample_rate); the weights are fields of LossConfig
+LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
+    "mel": mel,
+    "complex": lambda target, made, _: complex_stft(target, made),
+    "phase": lambda target, made, _: phase(target, made),
+    "waveform": lambda target, made, _: waveform(target.audio, made.audio),
+}
+
+
+def terms(audio: Tensor, audio_hat: Tensor, weights: Mapping[str, float], sample_rate: int) -> dict[str, Tensor]:
+    """The terms of `LOSSES` whose weight is not 0, of audio and audio_hat (B, T)."""
+    with torch.no_grad():
+        target = spectra(audio)
+    made = spectra(audio_hat)
+    return {name: term(target, made, sample_rate) for name, term in LOSSES.items() if weights.get(name, 0.0)}
+
+
+def weigh(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum."""
+    return torch.stack([weights[name] * value for name, value in values.items()]).sum()
+
+
+def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Hinge loss of the discriminators, mean over them. Source: Lim and Ye 2017."""
+    each = [F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True)]
+    return torch.stack(each).mean()
+
+
+def hinge_generator(fake: list[Tensor]) -> Tensor:
+    """The generator's side of the hinge loss, mean over discriminators."""
+    return torch.stack([F.relu(1 - score).mean() for score in fake]).mean()
+
+
+def feature_matching(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
+    """L1 distance of the discriminators' features over the real ones' mean, mean over layers and discriminators.
+
+    Source: Défossez et al. 2022 (EnCodec), section 3.4.
+    """
+    each = [
+        (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-6)
+        for layers_a, layers_b in zip(real, fake, strict=True)
+        for a, b in zip(layers_a, layers_b, strict=True)
+    ]
+    return torch.stack(each).mean()
+
+
+@functools.cache
+def mel_bank(n_fft: int, sample_rate: int, device: torch.device) -> Tensor:
+    """Triangular HTK mel filters (n_mels, bins), each summing to 1; n_mels grows with the window, 10 at 128."""
+    n_mels = n_fft * 10 // 128
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, n_mels + 2, dtype=torch.float64) / 2595) - 1)
+    freqs = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+    rise = (freqs - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - freqs) / (edges[2:] - edges[1:-1])[:, None]
+    bank = torch.minimum(rise, fall).clamp(min=0)
+    # A filter narrower than a bin would be empty: give it the bin nearest to its centre.
+    nearest = (freqs - edges[1:-1, None]).abs().argmin(1)
+    empty = bank.sum(1) == 0
+    bank[empty, nearest[empty]] = 1
+    return (bank / bank.sum(1, keepdim=True)).float().to(device)
+
+
+@functools.cache
+def _window(n_fft: int, device: torch.device) -> Tensor:
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    return (window / window.square().sum().sqrt()).float().to(device)
+
+
+def _anti_wrap(x: Tensor) -> Tensor:
+    return (x - 2 * math.pi * torch.round(x / (2 * math.pi))).abs()

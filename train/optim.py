@@ -1,0 +1,79 @@
+"""Learning rate, gradient norm, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from codec.train.config import OptimConfig
+
+
+def rate_at(step: int, config: OptimConfig) -> float:
+    """Learning rate of a step: linear warm-up, constant, then a cosine down to `final_rate` of the peak.
+
+    >>> config = OptimConfig(steps=100, rate=1.0, warmup=10, decay_share=0.5, final_rate=0.0)
+    >>> [round(rate_at(step, config), 2) for step in (0, 9, 50, 75, 100)]
+    [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    begin = config.steps * (1 - config.decay_share)
+    done = min(1.0, max(0.0, (step - begin) / max(1.0, config.steps - begin)))
+    fall = (1 + math.cos(math.pi * done)) / 2
+    return config.rate * (config.final_rate + (1 - config.final_rate) * fall)
+
+
+def make_adamw(parameters: Iterable[nn.Parameter], config: OptimConfig, *, rate: float) -> torch.optim.AdamW:
+    """AdamW; vectors (biases, norms, scales) are not decayed."""
+    learning = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One rate for all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class Average:
+    """Moving average of a module's parameters and codebooks, the weights that are shipped."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.weights = {key: x.detach().clone() for key, x in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """One step; the decay grows from 0.1 so that the first random weights are soon forgotten."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        current = module.state_dict()
+        mine = [x for x in self.weights.values() if x.is_floating_point()]
+        theirs = [current[key] for key, x in self.weights.items() if x.is_floating_point()]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    def state_dict(self) -> dict[str, object]:
+        """For a checkpoint."""
+        return {"steps": self.steps, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take back what `state_dict` gave."""
+        steps, weights = state["steps"], state["weights"]
+        assert isinstance(steps, int)
+        assert isinstance(weights, dict)
+        self.steps = steps
+        for key, x in self.weights.items():
+            x.copy_(weights[key])
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(bool(torch.isfinite(x).all()) for x in tensors)

@@ -1,0 +1,79 @@
+"""What a run says of itself: a line every so many steps, `log.txt`, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from codec.train.trainer import StepReport, Trainer
+
+
+class Report:
+    """The log of one run folder."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.file = (folder / "log.txt").open("a", buffering=1)
+        self.board = _open_board(folder / "tensorboard", step)
+
+    def write(self, line: str) -> None:
+        """One line with the time before it."""
+        self.file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
+
+    def step(self, trainer: Trainer, result: StepReport, speed: float, waiting: float) -> str:
+        """The line of a training step.
+
+        Args:
+            trainer: after the step.
+            result: of the step.
+            speed: steps per second.
+            waiting: share of the time spent waiting for data.
+        """
+        recipe = trainer.recipe
+        values = {name: float(value) for name, value in result.values.items()}
+        rows = trainer.learner.usage()[: _started(trainer)]
+        usage = min((row["usage"] for row in rows), default=0.0)
+        heard = speed * recipe.data.batch * recipe.data.crop
+        self._scalars("train", values | {"grad_norm": result.grad_norm, "rate": result.rate, "steps_per_s": speed}, trainer)
+        for i, row in enumerate(rows):
+            self._scalars(f"codebook_{i}", row, trainer)
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        skipped = f"  skipped {trainer.skipped}" if trainer.skipped else ""
+        return (
+            f"step {trainer.step}/{recipe.optim.steps}  {terms}  grad {result.grad_norm:.2f}  rate {result.rate:.1e}  "
+            f"usage {usage:.2f} of {len(rows)}  {speed:.2f} steps/s  {heard:.0f} s of audio/s  waiting {waiting:.1%}{skipped}"
+        )
+
+    def measure(self, trainer: Trainer, values: dict[str, float]) -> str:
+        """The line of a measure on held-out speech."""
+        self._scalars("held_out", values, trainer)
+        return f"step {trainer.step}  held out:  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+    def audio(self, name: str, samples: Any, step: int, sample_rate: int) -> None:
+        """Audio (T,) for TensorBoard."""
+        if self.board is not None:
+            self.board.add_audio(name, samples, step, sample_rate)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def _scalars(self, group: str, values: dict[str, float], trainer: Trainer) -> None:
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(f"{group}/{name}", value, trainer.step)
+
+
+def _started(trainer: Trainer) -> int:
+    return sum(stage < trainer.learner.n_started for stage in trainer.network.bottleneck.stages)
+
+
+def _open_board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter  # an extra, and slow to import
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
