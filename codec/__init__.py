@@ -9,6 +9,7 @@
 
 from codec.api import Model, load
 from codec.api import open_codes as open  # noqa: A004, codec.open("x.codes") as wave.open
+from codec.audio import read as read_audio
 from codec.codes import Codes
 from codec.config import ModelInfo
 from codec.errors import CodecError
@@ -27,4 +28,5 @@ __all__ = [
     "list_models",
     "load",
     "open",
+    "read_audio",
 ]

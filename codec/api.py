@@ -8,30 +8,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from codec import codesfile
-from codec.audio import fit
+from codec.arrays import as_audio, as_codes, is_torch, like
+from codec.audio import check_samples, fit
 from codec.codes import Codes
 from codec.config import ModelInfo
-from codec.engine import Engine, open_engine
-from codec.errors import AudioError, CodesError, ModelError
+from codec.engine import Audio, Engine, open_engine
+from codec.errors import AudioError, CodesError, CodesFileError, ModelError
+from codec.files import describe_os_error
 from codec.hub import DEFAULT, find_model
 from codec.modelfolder import read_model
-from codec.stream import StreamDecoder, StreamEncoder
+from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
 
 
 class Model:
     """A loaded model.
 
     Attributes:
-        info: name, sample_rate, frame_rate, codebooks, codebook_size, bitrate, latency, parameters, licence, weights_hash.
+        info: name, sample_rate, frame_rate, codebooks, codebook_size, bitrate, latency, parameters, licence,
+            weights_hash.
         engine: what runs it.
     """
 
@@ -68,17 +71,20 @@ class Model:
             AudioError: a wrong shape or type, no samples, samples that are not finite.
             CodesError: a number of codebooks or a bitrate that the model does not have.
         """
-        array, is_torch = _to_numpy(audio)
+        array, torch_wanted = _check_audio(audio), is_torch(audio)
         count = choose_codebooks(self.info, codebooks=codebooks, bitrate=bitrate)
+        rate = check_sample_rate(sample_rate, self.info.sample_rate)
         if channels not in ("keep", "mix"):
             raise AudioError(f"channels={channels!r}: use keep or mix")
-        if array.ndim == 3:
-            sizes = [array.shape[-1]] * len(array) if lengths is None else _check_lengths(lengths, array)
-            items = [item[:, :size] for item, size in zip(array, sizes, strict=True)]
-            return [self._encode_item(item, sample_rate, count, mode, channels, is_torch) for item in items]
-        if lengths is not None:
+        if array.ndim < 3 and lengths is not None:
             raise AudioError(f"lengths: go with a batch (batch, channels, samples), not with shape {array.shape}")
-        return self._encode_item(array, sample_rate, count, mode, channels, is_torch)
+        sizes = _check_lengths(lengths, array) if array.ndim == 3 else []
+        items = [item[:, :size] for item, size in zip(array, sizes, strict=True)] if array.ndim == 3 else [array]
+        for i, item in enumerate(items):
+            check_samples(item, f"audio, item {i}" if array.ndim == 3 else "audio")
+        codes = [self._encode_item(item, rate, count, mode=mode, channels=channels) for item in items]
+        result = [dataclasses.replace(item, data=like(item.data, torch_wanted)) for item in codes]
+        return result if array.ndim == 3 else result[0]
 
     def decode(self, codes: Any, sample_rate: int | None = None) -> Any:
         """Codes to audio of the exact length.
@@ -95,16 +101,11 @@ class Model:
             ModelError: codes of another model.
             CodesError: codes out of range.
         """
-        if not isinstance(codes, Codes):
-            return _stack([self.decode(item, sample_rate) for item in codes])
-        self._check_model(codes)
-        data, is_torch = _to_numpy_codes(codes.data)
-        decoder = self.stream_decoder(
-            mode=codes.mode, sample_rate=sample_rate, channels=len(data) if data.ndim == 3 else None
-        )
-        decoder.trim(end=codes.n_samples)
-        audio = np.concatenate((decoder.feed(data), decoder.flush()), -1)
-        return _like(audio, is_torch)
+        if isinstance(codes, Codes):
+            return like(self._decode_item(codes, sample_rate), is_torch(codes.data))
+        if not isinstance(codes, list | tuple) or not all(isinstance(item, Codes) for item in codes):
+            raise CodesError("decode: takes Codes or a list of them; make them of an array with model.codes(array)")
+        return _stack([(self._decode_item(item, sample_rate), is_torch(item.data)) for item in codes])
 
     def stream_encoder(
         self,
@@ -134,29 +135,38 @@ class Model:
             data: integers (Q, F) or (C, Q, F).
             n_samples: true length; all that the frames carry when None.
             mode: how to decode them.
-        """
-        data = data if _is_torch(data) else np.asarray(data, np.int64)
-        if n_samples is None:
-            n_samples = max(0, int(data.shape[-1]) * self.info.hop_length - self.info.delay)
-        return Codes(data, n_samples, self.info, mode)
 
-    def _encode_item(self, audio: Any, rate: int | None, count: int, mode: str, channels: str, is_torch: bool) -> Codes:
-        if audio.shape[-1] == 0:
-            raise AudioError("audio: no samples; nothing to encode")
-        rows = fit(np.atleast_2d(audio), rate or self.info.sample_rate, self.info.sample_rate, channels=channels)  # type: ignore[arg-type]
+        Raises:
+            CodesError: a wrong shape, codes out of range, or more samples than the frames carry.
+        """
+        array = as_codes(data, "codes")
+        if array.ndim not in (2, 3):
+            raise CodesError(
+                f"codes of shape {array.shape}: expected (codebooks, frames) or (channels, codebooks, frames)"
+            )
+        check_codes(array if array.ndim == 3 else array[None], self.info)
+        frames_of_mode(mode)
+        most = max(0, array.shape[-1] * self.info.hop_length - self.info.delay)
+        n_samples = most if n_samples is None else n_samples
+        if not 0 <= n_samples <= most:
+            raise CodesError(f"n_samples={n_samples}: {array.shape[-1]} frames carry 0 to {most} samples")
+        return Codes(like(array, is_torch(data)), n_samples, self.info, mode)
+
+    def _encode_item(self, audio: Audio, rate: int, count: int, *, mode: str, channels: str) -> Codes:
+        kind: Literal["mix", "keep"] = "mix" if channels == "mix" else "keep"
+        rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=kind)
         encoder = self.stream_encoder(codebooks=count, mode=mode, channels=len(rows))
         data = np.concatenate((encoder.feed(rows), encoder.flush()), -1)
-        squeeze = audio.ndim == 1 or (channels == "mix" and len(rows) == 1)
-        return Codes(_like(data[0] if squeeze else data, is_torch), rows.shape[-1], self.info, mode)
+        return Codes(data[0] if audio.ndim == 1 or kind == "mix" else data, rows.shape[-1], self.info, mode)
 
-    def _check_model(self, codes: Codes) -> None:
-        theirs, mine = codes.model, self.info
-        n = min(len(theirs.weights_hash), len(mine.weights_hash))  # files keep half of the hash
-        if theirs.name != mine.name or theirs.weights_hash[:n] != mine.weights_hash[:n]:
-            raise ModelError(
-                f"codes of {theirs.name} (weights {theirs.weights_hash[:12]}): this is {mine.name} "
-                f"(weights {mine.weights_hash[:12]}); load the model that made them"
-            )
+    def _decode_item(self, codes: Codes, sample_rate: int | None) -> Audio:
+        check_same_model(codes.model, self.info)
+        data = as_codes(codes.data, "codes")
+        channels = len(data) if data.ndim == 3 else None
+        decoder = self.stream_decoder(mode=codes.mode, sample_rate=sample_rate, channels=channels)
+        decoder.trim(end=codes.n_samples)
+        audio: Audio = np.concatenate((decoder.feed(data), decoder.flush()), -1)
+        return audio
 
 
 def load(name_or_path: str | os.PathLike[str] = DEFAULT, *, engine: str = "auto", device: str = "cpu") -> Model:
@@ -164,14 +174,14 @@ def load(name_or_path: str | os.PathLike[str] = DEFAULT, *, engine: str = "auto"
 
     Args:
         name_or_path: an embedded model's name, or a model folder.
-        engine: `torch`, or `auto`.
+        engine: `onnx`, `torch`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
         device: cpu, cuda or mps.
 
     Raises:
         ModelError: unknown, incomplete or damaged.
         MissingExtraError: the engine's package is not installed.
     """
-    folder = read_model(find_model(Path(name_or_path) if not isinstance(name_or_path, str) else name_or_path))
+    folder = read_model(find_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path)))
     return Model(folder.info, open_engine(folder, engine=engine, device=device))
 
 
@@ -183,9 +193,12 @@ def open_codes(path: str | os.PathLike[str], *, partial: bool = False) -> Codes:
         partial: take the whole good blocks of a damaged file; `Codes.warnings` says what is missing.
 
     Raises:
-        CodesFileError: damaged, truncated, or not a .codes file.
+        CodesFileError: missing, damaged, truncated, or not a .codes file.
     """
-    file = codesfile.read(path, partial=partial)
+    try:
+        file = codesfile.read(path, partial=partial)
+    except OSError as failure:
+        raise CodesFileError(f"{os.fspath(path)}: cannot be read: {describe_os_error(failure)}") from failure
     return Codes(file.codes, file.n_samples, info_of_header(file.header), file.header.mode, file.warnings)
 
 
@@ -205,6 +218,26 @@ def info_of_header(header: codesfile.Header) -> ModelInfo:
     )
 
 
+def check_same_model(theirs: ModelInfo, mine: ModelInfo) -> None:
+    """Check that codes made by one model can be decoded by another one.
+
+    Raises:
+        ModelError: another name, other weights, or a file's header that contradicts the model.
+    """
+    n = min(len(theirs.weights_hash), len(mine.weights_hash))  # files keep half of the hash
+    if theirs.name != mine.name or theirs.weights_hash[:n] != mine.weights_hash[:n]:
+        raise ModelError(
+            f"codes of {theirs.name} (weights {theirs.weights_hash[:12]}): this is {mine.name} "
+            f"(weights {mine.weights_hash[:12]}); load the model that made them"
+        )
+    count = theirs.codebooks
+    for name in ("sample_rate", "hop_length", "codebook_sizes", "divisors"):
+        said, known = getattr(theirs, name), getattr(mine, name)
+        known = known[:count] if isinstance(known, tuple) else known
+        if said != known:
+            raise ModelError(f"codes of {theirs.name} say {name} {said}, the model has {known}; encode again")
+
+
 def choose_codebooks(info: ModelInfo, *, codebooks: int | None = None, bitrate: float | None = None) -> int:
     """How many codebooks a request means: a number, or the most that fit into a bitrate (bit/s of one channel).
 
@@ -216,7 +249,7 @@ def choose_codebooks(info: ModelInfo, *, codebooks: int | None = None, bitrate: 
     if codebooks is not None:
         if codebooks not in info.prefixes:
             raise CodesError(f"codebooks={codebooks}: {info.name} has {', '.join(map(str, info.prefixes))}")
-        return codebooks
+        return int(codebooks)
     if bitrate is None:
         return info.codebooks
     fitting = [count for count in info.prefixes if info.bitrate_of(count) <= bitrate * (1 + 1e-6)]
@@ -226,41 +259,31 @@ def choose_codebooks(info: ModelInfo, *, codebooks: int | None = None, bitrate: 
     return fitting[-1]
 
 
-def _is_torch(x: Any) -> bool:
-    torch = sys.modules.get("torch")  # a torch tensor cannot come from a process that never imported it
-    return torch is not None and isinstance(x, torch.Tensor)
-
-
-def _to_numpy(audio: Any) -> tuple[Any, bool]:
-    is_torch = _is_torch(audio)
-    array = audio.detach().cpu().numpy() if is_torch else np.asarray(audio)
+def _check_audio(audio: Any) -> Audio:
+    array = as_audio(audio, "audio")
     if array.ndim not in (1, 2, 3):
-        raise AudioError(f"audio of shape {array.shape}: expected (samples,), (channels, samples) or (batch, channels, samples)")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"audio of type {array.dtype}: expected float32 in [-1, 1]; divide 16-bit samples by 32768")
-    return array.astype(np.float32, copy=False), is_torch
+        shapes = "(samples,), (channels, samples) or (batch, channels, samples)"
+        raise AudioError(f"audio of shape {array.shape}: expected {shapes}")
+    if array.size == 0:
+        raise AudioError(f"audio of shape {array.shape}: no samples; nothing to encode")
+    return array
 
 
-def _to_numpy_codes(data: Any) -> tuple[Any, bool]:
-    is_torch = _is_torch(data)
-    return (data.detach().cpu().numpy() if is_torch else np.asarray(data)), is_torch
-
-
-def _like(array: Any, is_torch: bool) -> Any:
-    return sys.modules["torch"].from_numpy(np.ascontiguousarray(array)) if is_torch else array
-
-
-def _check_lengths(lengths: Sequence[int], array: Any) -> list[int]:
-    sizes = [int(size) for size in lengths]
+def _check_lengths(lengths: Sequence[int] | None, array: Audio) -> list[int]:
+    sizes = [array.shape[-1]] * len(array) if lengths is None else [int(size) for size in lengths]
     if len(sizes) != len(array) or any(not 0 < size <= array.shape[-1] for size in sizes):
         raise AudioError(f"lengths {sizes}: expected {len(array)} numbers between 1 and {array.shape[-1]}")
     return sizes
 
 
-def _stack(items: list[Any]) -> Any:
+def _stack(items: list[tuple[Audio, bool]]) -> Any:
+    """Audio (T,) or (C, T) of each item to (B, C, longest T)."""
     if not items:
         raise CodesError("decode: an empty list; nothing to decode")
-    is_torch = _is_torch(items[0])
-    arrays = [np.atleast_2d(_to_numpy_codes(item)[0]) for item in items]
-    longest = max(a.shape[1] for a in arrays)
-    return _like(np.stack([np.pad(a, ((0, 0), (0, longest - a.shape[1]))) for a in arrays]), is_torch)
+    rows = [np.atleast_2d(audio) for audio, _ in items]
+    counts = {len(audio) for audio in rows}
+    if len(counts) > 1:
+        raise CodesError(f"decode: items of {', '.join(map(str, sorted(counts)))} channels; decode them one by one")
+    longest = max(audio.shape[1] for audio in rows)
+    batch = np.stack([np.pad(audio, ((0, 0), (0, longest - audio.shape[1]))) for audio in rows])
+    return like(batch, items[0][1])

@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from codec import codesfile
+from codec.arrays import as_codes
 from codec.config import ModelInfo
-from codec.files import atomic_path
 from codec.errors import CodesFileError
+from codec.files import atomic_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +53,12 @@ class Codes:
         return channels * self.model.bitrate_of(self.codebooks)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-        """Write a `.codes` file, whole or not at all.
+        """Write a `.codes` file, whole or not at all. One kept channel (1, Q, F) comes back from it as (Q, F).
 
         Raises:
             CodesFileError: the file exists and `overwrite` is False, or cannot be written.
         """
-        data = np.asarray(self.data)
+        data = as_codes(self.data, "codes")
         header = make_header(self.model, self.mode, self.codebooks, channels=len(data) if data.ndim == 3 else 1)
         with atomic_path(path, overwrite=overwrite, error=CodesFileError) as temporary, temporary.open("wb") as file:
             codesfile.write(file, codesfile.CodesFile(header, data, self.n_samples))

@@ -1,6 +1,7 @@
 """Configuration as data: frozen dataclasses, read from plain dicts and written back.
 
-Nothing here is executable and nothing names a class path: a `kind` is looked up in a visible dict of the room it belongs to.
+Nothing here is executable and nothing names a class path: a `kind` is looked up in a visible dict of the room that it
+belongs to.
 
 >>> part = from_dict(Part, {"kind": "residual", "options": {"n_codebooks": 8}})
 >>> part.kind, to_dict(part) == {"kind": "residual", "options": {"n_codebooks": 8}}
@@ -164,6 +165,22 @@ class ModelInfo:
     weights_hash: str = ""  # SHA-256 of the weights file, hex
     causal: bool = True
     context: int | None = None  # earlier frames on which decoded audio depends; None is all of them
+
+    def __post_init__(self) -> None:
+        """Check numbers. Raises: ConfigError."""
+        n_books = len(self.codebook_sizes)
+        facts = {
+            "sample_rate": self.sample_rate >= 1,
+            "hop_length": self.hop_length >= 1,
+            "delay": self.delay >= 0,
+            "codebook_sizes": n_books > 0 and min(self.codebook_sizes) >= 1,
+            "divisors": len(self.divisors) == n_books and min(self.divisors) >= 1,
+            "prefixes": bool(self.prefixes) and all(1 <= count <= n_books for count in self.prefixes),
+            "context": self.context is None or self.context >= 0,
+        }
+        for name, holds in facts.items():
+            if not holds:
+                raise ConfigError(f"ModelInfo.{name}: {getattr(self, name)} cannot be")
 
     @property
     def codebooks(self) -> int:

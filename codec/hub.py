@@ -26,10 +26,14 @@ def find_model(name: str | Path) -> Path:
     """
     text = str(name)
     if "://" in text:
-        raise ModelError(f"{text}: models from a hub or the web are not supported yet; download the folder, give its path")
+        raise ModelError(
+            f"{text}: models from a hub or the web are not supported yet; download the folder, give its path"
+        )
     if text in list_models():
         return EMBEDDED / text
     path = Path(name)
     if path.is_dir():
         return path
-    raise ModelError(f"{text}: no such model; give a model folder or one of {', '.join(list_models()) or '(none embedded)'}")
+    raise ModelError(
+        f"{text}: no such model; give a model folder or one of {', '.join(list_models()) or '(none embedded)'}"
+    )

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codec.config import ModelConfig, ModelInfo, from_dict, to_dict
-from codec.errors import ConfigError, ModelError
+from codec.errors import ModelError
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class ModelFolder:
         """The weights, safetensors."""
         return self.path / WEIGHTS
 
+    @property
+    def has_graphs(self) -> bool:
+        """Whether ONNX graphs lie beside the weights."""
+        return (self.path / ENCODER).is_file() and (self.path / DECODER).is_file()
+
 
 def read_model(path: Path) -> ModelFolder:
     """Read and check a model folder: its JSON, and its files against their checksums.
@@ -42,18 +48,22 @@ def read_model(path: Path) -> ModelFolder:
     try:
         data = json.loads(file.read_text())
     except FileNotFoundError:
-        raise ModelError(f"{path}: not a model folder, it has no model.json; `codec models` lists the known ones") from None
-    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: not a model folder, it has no model.json; `codec models` lists the known ones"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read ({error}); install the model again") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
         raise ModelError(f"{file}: model format {found!r}, this build reads {FORMAT}; upgrade codec")
     try:
-        info = from_dict(ModelInfo, data["info"], where=f"{file}: info")
-        config = from_dict(ModelConfig, data["config"], where=f"{file}: config")
+        info = from_dict(ModelInfo, data["info"], where="info")
+        config = from_dict(ModelConfig, data["config"], where="config")
         files = dict(data["files"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ModelError(f"{file}: incomplete or wrong ({error}); install the model again") from None
+    except KeyError as error:
+        raise ModelError(f"{file}: incomplete: no {error}; install the model again") from None
+    except (TypeError, ValueError) as error:  # ConfigError is one
+        raise ModelError(f"{file}: wrong: {error}; install the model again") from None
     for name, checksum in files.items():
         _check_file(path / Path(name).name, checksum)
     if files.get(WEIGHTS) != info.weights_hash:
@@ -67,7 +77,11 @@ def write_model(path: Path, info: ModelInfo, config: ModelConfig) -> ModelFolder
     Raises:
         ModelError: the folder has no weights.
     """
-    files = {p.name: checksum(p) for p in sorted(path.iterdir()) if p.is_file() and p.suffix != ".md" and p.name != "model.json"}
+    files = {
+        p.name: checksum(p)
+        for p in sorted(path.iterdir())
+        if p.is_file() and p.suffix != ".md" and p.name != "model.json"
+    }
     if WEIGHTS not in files:
         raise ModelError(f"{path}: no {WEIGHTS}; write the weights first")
     info = from_dict(ModelInfo, to_dict(info) | {"weights_hash": files[WEIGHTS]})

@@ -59,7 +59,11 @@ def as_json(result: EvalResult) -> dict[str, Any]:
     """Give the content of report.json as plain data, without the rows and the examples; unknown numbers are nan."""
     about = {name: getattr(result, name) for name in ("model", "weights_hash", "date", "data", "command", "machine")}
     summaries = [dataclasses.asdict(summary) for summary in summarize(result.rows)]
-    return about | {"summaries": summaries, "codebook_use": [dataclasses.asdict(use) for use in result.use]}
+    return about | {
+        "summaries": summaries,
+        "codebook_use": [dataclasses.asdict(use) for use in result.use],
+        "skipped": dict(result.skipped),
+    }
 
 
 def table(result: EvalResult) -> Table:

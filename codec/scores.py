@@ -78,6 +78,7 @@ class EvalResult:
     examples: tuple[Example, ...] = ()
     command: str = ""  # that repeats it
     machine: str = ""  # on which the real-time factors were taken
+    skipped: tuple[tuple[str, str], ...] = ()  # files that could not be read, and why
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from codec import codesfile
-from codec.api import Model, choose_codebooks, load
+from codec.api import Model, check_same_model, choose_codebooks, info_of_header, load
 from codec.audio import AudioReader
 from codec.audiowriter import AudioWriter
 from codec.codes import make_header
 from codec.engine import Codes
-from codec.errors import CodesFileError, ModelError
+from codec.errors import AudioError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
+from codec.hub import list_models
 from codec.stream import StreamDecoder, frames_of_mode
 
 Progress = Callable[[float], None]  # gets seconds of audio done so far
@@ -55,7 +56,11 @@ class EncodeOptions:
 
 
 def encode_file(
-    model: Model, source: Path | BinaryIO, target: Path | BinaryIO, options: EncodeOptions, progress: Progress | None = None
+    model: Model,
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    options: EncodeOptions,
+    progress: Progress | None = None,
 ) -> Transcoded:
     """Audio to a `.codes` file.
 
@@ -74,8 +79,8 @@ def encode_file(
     begin, info = time.perf_counter(), model.info
     count = choose_codebooks(info, codebooks=options.codebooks, bitrate=options.bitrate)
     if options.channels not in ("mix", "keep"):
-        raise CodesFileError(f"channels {options.channels!r}: use mix or keep")
-    kind = "mix" if options.channels == "mix" else "keep"
+        raise AudioError(f"channels={options.channels!r}: use mix or keep")
+    kind: Literal["mix", "keep"] = "mix" if options.channels == "mix" else "keep"
     with (
         AudioReader(source, sample_rate=info.sample_rate, channels=kind) as reader,
         _open_target(target, options.overwrite) as (file, path),
@@ -122,7 +127,7 @@ def decode_file(
         progress: called now and then.
 
     Raises:
-        CodesFileError: not a .codes file, or damaged before the first block.
+        CodesFileError: not a .codes file, or damaged before the end of the first block.
         ModelError: the header's model is unknown or has other weights.
         AudioError: a target that exists or cannot be written.
     """
@@ -131,12 +136,13 @@ def decode_file(
         file = stack.enter_context(_open_codes(source)) if isinstance(source, Path) else source
         reader = codesfile.Reader(file, name=str(source) if isinstance(source, Path) else None, partial=True)
         header = reader.header
-        model = open_model(header)
-        decoder = model.stream_decoder(
-            mode=header.mode,
-            sample_rate=options.sample_rate,
-            channels=header.channels if header.channels > 1 else None,
-        )
+        try:
+            model = open_model(header)
+            check_same_model(info_of_header(header), model.info)
+        except ModelError as error:
+            raise ModelError(f"{reader.name}: {error}") from None
+        channels = header.channels if header.channels > 1 else None
+        decoder = model.stream_decoder(mode=header.mode, sample_rate=options.sample_rate, channels=channels)
         blocks, trim = _choose_blocks(reader, model, options)
         rate = options.sample_rate or header.sample_rate
         writer = stack.enter_context(AudioWriter(target, rate, header.channels, overwrite=options.overwrite))
@@ -151,24 +157,23 @@ def decode_file(
     return Transcoded(writer.n_samples / rate, elapsed, header.bitrate, size, reader.warnings)
 
 
-def open_named_model(name: str, weights_hash: str, *, model: str | None = None, device: str = "cpu") -> Model:
-    """The model that a file's header names, or the one given, checked against it.
+def open_named_model(name: str, *, model: str | None = None, device: str = "cpu") -> Model:
+    """The model that a file's header names.
 
     Args:
-        name, weights_hash: from the header; the hash may be cut short.
+        name: from the header: a name, never a path, since files come from strangers.
         model: another name or folder to load it from.
         device: cpu, cuda or mps.
 
     Raises:
-        ModelError: unknown, or of other weights than those that made the file.
+        ModelError: unknown.
     """
-    loaded = load(model or name, device=device)
-    if loaded.info.name != name or not loaded.info.weights_hash.startswith(weights_hash):
+    if model is None and name not in list_models():
+        known = ", ".join(list_models()) or "none"
         raise ModelError(
-            f"made by {name} with weights {weights_hash[:12]}; this is {loaded.info.name} with weights "
-            f"{loaded.info.weights_hash[:12]}; give the right one with --model"
+            f"made by the model {name!r}, which is not among the known ones ({known}); give its folder with --model"
         )
-    return loaded
+    return load(model or name, device=device)
 
 
 def _choose_blocks(
@@ -180,11 +185,12 @@ def _choose_blocks(
         return reader.blocks(), None
     n_frames = reader.require_n_frames()
     n_samples = reader.n_samples or 0
+    length = n_samples / header.sample_rate
+    stop = length if options.end is None else options.end
+    if not 0 <= options.start < min(stop, length):  # nan too
+        raise CodesFileError(f"{reader.name}: no audio from {options.start:g} s to {stop:g} s of {length:.2f} s")
     first = round(options.start * header.sample_rate)
-    last = n_samples if options.end is None else min(n_samples, round(options.end * header.sample_rate))
-    if not 0 <= first < last:
-        length = n_samples / header.sample_rate
-        raise CodesFileError(f"{reader.name}: no audio from {options.start:g} s to {options.end or length:g} s of {length:.2f} s")
+    last = n_samples if stop >= length else round(stop * header.sample_rate)
     # Begin early enough that the decoder has seen all it depends on, at a step's edge so that the samples are the same.
     step = frames_of_mode(header.mode)
     needed = 0 if info.context is None else max(0, (first + info.delay) // info.hop_length - info.context)
@@ -209,6 +215,8 @@ def _trimmed(
         if held is not None:
             yield held
         held = codes
+    if held is None and reader.warnings:
+        raise CodesFileError(f"{reader.warnings[0]}; nothing can be decoded")
     decoder.trim(end=reader.n_samples)
     if held is not None:
         yield held
@@ -226,11 +234,17 @@ def _open_codes(source: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _open_target(target: Path | BinaryIO, overwrite: bool) -> Iterator[tuple[BinaryIO, Path | None]]:
-    if not isinstance(target, Path):
-        yield target, None
-        return
-    with atomic_path(target, overwrite=overwrite, error=CodesFileError) as path, path.open("wb") as file:
-        yield file, path
+    try:
+        if not isinstance(target, Path):
+            yield target, None
+            return
+        with atomic_path(target, overwrite=overwrite, error=CodesFileError) as path, path.open("wb") as file:
+            yield file, path
+    except BrokenPipeError:
+        raise
+    except OSError as failure:  # such as a full disk behind a pipe or a device
+        name = target if isinstance(target, Path) else getattr(target, "name", "output")
+        raise CodesFileError(f"{name}: cannot be written: {describe_os_error(failure)}") from failure
 
 
 def _as_file(codes: Codes) -> Codes:

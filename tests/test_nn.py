@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import math
-import sys
-import types
 from collections.abc import Callable
 
 import pytest
@@ -92,7 +90,8 @@ def down_and_up(n: Sizes) -> Layer:
 
 
 def up_and_down(n: Sizes) -> Layer:
-    up = CausalConvTranspose(4, 3, kernel_size=n(3, 6), stride=n(1, 3))
+    stride = n(1, 3)  # of a kernel in whole strides all outputs of a group see equally far
+    up = CausalConvTranspose(4, 3, kernel_size=n(1, 3) * stride, stride=stride)
     return Chain([up, CausalConv(3, 4, kernel_size=n(1, 5), stride=n(1, 4))])
 
 
@@ -141,6 +140,12 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, atol=tolerance, rtol=tolerance)
 
 
+def cut(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Parts of the last axis."""
+    ends = list(itertools.accumulate(sizes))
+    return [x[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
 # --- The contract -----------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +163,7 @@ def test_steps_over_any_cutting_equal_the_whole_and_the_state_is_a_value(name: s
 
     state, parts = layer.init_state(batch), []
     shapes = [(tensor.shape, tensor.dtype) for tensor in state]
-    for block in x.split([block * layer.down for block in blocks], -1):
+    for block in cut(x, [block * layer.down for block in blocks]):
         before = [tensor.clone() for tensor in state]
         y, after = layer.step(block, state)
         assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
@@ -185,7 +190,8 @@ def test_the_gradient_reaches_back_as_far_as_declared_and_never_forward(name: st
     end = (groups - 1) * layer.down
     assert len(reached)
     assert int(reached.max()) < end
-    assert int(reached.min()) == (0 if field is None else end - field)
+    # A memory without end reaches the first group. (Not always its first step: an STFT window starts with 0.)
+    assert int(reached.min()) // layer.down == 0 if field is None else int(reached.min()) == end - field
 
 
 @every_layer
@@ -265,132 +271,8 @@ def test_recurrent_layers_are_torchs(skip: bool) -> None:
         assert close(layer(x), x + expected if skip else expected, 1e-6)
 
 
-def attend_slowly(layer: Attention, x: Tensor) -> Tensor:
-    """Windowed attention of one row (D, F) with rotary positions, frame by frame and head by head, from the papers."""
-    size, frames = layer.head_dim, x.shape[-1]
-    heads: list[list[Tensor]] = []
-    for part in (layer.project_in.weight @ x).chunk(3):
-        heads.append(list(part.split(size)))
-
-    def turned(head: Tensor, frame: int) -> list[float]:
-        v, half = head[:, frame].tolist(), size // 2
-        out = [0.0] * size
-        for i in range(half):
-            angle = frame * 10000.0 ** (-i / half)
-            out[i] = v[i] * math.cos(angle) - v[i + half] * math.sin(angle)
-            out[i + half] = v[i] * math.sin(angle) + v[i + half] * math.cos(angle)
-        return out
-
-    rows = []
-    for frame in range(frames):
-        seen = range(max(0, frame - layer.context + 1), frame + 1)
-        row: list[float] = []
-        for query, key, value in zip(*heads, strict=True):
-            asked = turned(query, frame)
-            scores = [sum(a * b for a, b in zip(asked, turned(key, j), strict=True)) / math.sqrt(size) for j in seen]
-            total = sum(math.exp(score) for score in scores)
-            weights = [math.exp(score) / total for score in scores]
-            row += [sum(w * float(value[c, j]) for w, j in zip(weights, seen, strict=True)) for c in range(size)]
-        rows.append(row)
-    return layer.project_out.weight @ torch.tensor(rows, dtype=torch.float64).T
-
-
-@pytest.mark.parametrize("context", [1, 4, 30])
-def test_attention_equals_a_reference_written_out(context: int) -> None:
-    layer = Attention(12, n_heads=2, context=context).double()
-    x = 3 * torch.randn(1, 12, 15, dtype=torch.float64)
-    with torch.no_grad():
-        assert close(layer(x)[0], attend_slowly(layer, x[0]))
-
-
-@pytest.mark.parametrize("block", [1, 2, 7, 40])
-def test_attention_stepped_far_beyond_its_context_equals_the_whole(block: int) -> None:
-    layer = Attention(8, n_heads=2, context=6)
-    x = 3 * torch.randn(2, 8, 120)
-    state, parts = layer.init_state(2), []
-    for part in x.split(block, -1):
-        y, state = layer.step(part, state)
-        parts.append(y)
-    assert close(torch.cat(parts, -1), layer(x), 1e-5)
-    assert state[2].tolist() == [120, 120]
-
-
-def test_attention_after_a_year_is_as_exact_as_at_the_start() -> None:
-    layer = Attention(16, n_heads=1, context=6)
-    x = 3 * torch.randn(2, 16, 30)
-    keys, values, position = layer.init_state(2)
-    late = layer.step(x, (keys, values, position + 365 * 24 * 3600 * 50))[0]
-    assert close(late[..., 5:], layer(x)[..., 5:], 1e-5)
-
-
-def test_rows_may_stand_at_different_positions() -> None:
-    layer = Attention(8, n_heads=2, context=6)
-    x = torch.randn(1, 8, 9)
-    old = layer.step(x[..., :4], layer.init_state(1))[1]
-    state = tuple(torch.cat(pair) for pair in zip(old, layer.init_state(1), strict=True))
-    y = layer.step(torch.cat((x[..., 4:], x[..., :5])), state)[0]
-    assert close(y[:1], layer(x)[..., 4:], 1e-5)
-    assert close(y[1:], layer(x)[..., :5], 1e-5)
-
-
-@pytest.mark.parametrize(("n_heads", "context"), [(0, 4), (3, 4), (4, 4), (1, 0)])
-def test_impossible_attention_is_refused(n_heads: int, context: int) -> None:
-    with pytest.raises(ConfigError):
-        Attention(4, n_heads=n_heads, context=context)
-
-
 @pytest.mark.parametrize("exponent", [0.3, 0.5, 1.0])
 def test_the_head_undoes_the_compression_of_the_spectrum(exponent: float) -> None:
     spec = torch.randn(1, 6, 5, dtype=torch.float64)
     compressed = CompressedSpectrum(exponent)(spec)[:, 3:]
     assert close(ExpandSpectrum(exponent)(compressed), spec, 1e-4)
-
-
-# --- The conv family --------------------------------------------------------------------------------------------------
-
-
-def encodec_seanet(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """EnCodec's own modules; it imports torchaudio at its top and never needs it here."""
-    if importlib.util.find_spec("encodec") is None:
-        pytest.skip("the encodec package (extra dev) is not installed")
-    monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
-    return importlib.import_module("encodec.modules.seanet")
-
-
-def test_the_conv_family_is_encodecs_but_for_the_zeros_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    seanet = encodec_seanet(monkeypatch)
-    sizes = {"dimension": 6, "n_filters": 4, "n_residual_layers": 2, "ratios": [3, 2], "norm": "none", "causal": True}
-    small = {"n_filters": 4, "strides": (2, 3), "n_residual": 2, "n_recurrent": 2}
-    pairs: list[tuple[nn.Module, Layer, Tensor]] = [
-        (
-            seanet.SEANetEncoder(**sizes, pad_mode="constant"),
-            seanet_encoder(SeanetEncoderConfig(**small), 6, hop_length=6),  # type: ignore[arg-type]
-            torch.randn(2, 1, 60),
-        ),
-        (
-            seanet.SEANetDecoder(**sizes, pad_mode="constant"),
-            seanet_decoder(SeanetDecoderConfig(**small), 6, hop_length=6),  # type: ignore[arg-type]
-            torch.randn(2, 6, 10),
-        ),
-    ]
-    for theirs, ours, x in pairs:
-        for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True):
-            assert ours_p.shape == theirs_p.shape
-            ours_p.data.copy_(theirs_p.data)
-        assert close(ours(x), theirs(x), 1e-5)
-
-
-def test_strides_must_multiply_to_the_hop() -> None:
-    with pytest.raises(ConfigError, match="multiply to 320, hop_length is 300"):
-        seanet_encoder(SeanetEncoderConfig(), 8, hop_length=300)
-    with pytest.raises(ConfigError, match="multiply to 320, hop_length is 300"):
-        seanet_decoder(SeanetDecoderConfig(), 8, hop_length=300)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"strides": ()}, {"strides": (2, 0)}, {"n_filters": 0}, {"compress": 3}, {"recurrent": "rnn"}, {"norm": "batch"}],
-)
-def test_impossible_sizes_are_refused_by_name(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"SeanetDecoderConfig.{next(iter(wrong))}"):
-        SeanetDecoderConfig(**wrong)  # type: ignore[arg-type]

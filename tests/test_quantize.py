@@ -226,6 +226,13 @@ def test_the_commitment_has_the_gradient_of_the_written_loss(kind: str, learn: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_decoders_gradient_passes_the_codebooks_by(kind: str) -> None:
+    bottleneck, latent = make(kind, "gradient"), make_latent().requires_grad_()
+    bottleneck(latent).latent.square().sum().backward()
+    assert all(book.embed.grad is None for book in bottleneck.codebooks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_codebook_loss_reaches_started_codebooks_only(kind: str) -> None:
     bottleneck, latent = make(kind, "gradient"), make_latent().requires_grad_()
     for n_stages in range(bottleneck.n_stages + 1):
@@ -238,7 +245,7 @@ def test_the_codebook_loss_reaches_started_codebooks_only(kind: str) -> None:
 
 @laws
 def test_autocast_changes_no_code(kind: str, learn: str) -> None:
-    bottleneck, latent = make(kind, learn), make_latent(8, 50)
+    bottleneck, latent = make(kind, learn, codebook_size=256), make_latent(8, 100)
     with torch.autocast("cpu", torch.bfloat16):
         result, codes = bottleneck(latent), bottleneck.encode(latent)
     assert result.latent.dtype == result.loss.dtype == torch.float32

@@ -1,6 +1,7 @@
 """Checkpoints: everything a resume needs, in one safetensors file, written whole or not at all.
 
-Tensors are stored under their place in the tree, all other values as JSON in the file's metadata; nothing is executed on load.
+Tensors are stored under their place in the tree, all other values as JSON in the file's metadata; nothing is executed
+on load.
 
 >>> tensors, skeleton = flatten({"a": [torch.ones(2), 3], 5: None})
 >>> unflatten(tensors, skeleton)[5] is None, sorted(tensors)
@@ -43,7 +44,9 @@ def load(path: Path) -> dict[str, Any]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dict
             skeleton = json.loads(file.metadata()["tree"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainError(f"{path}: not a checkpoint of this package, or damaged ({error}); delete it to go on") from None
+        raise TrainError(
+            f"{path}: not a checkpoint of this package, or damaged ({error}); delete it to go on"
+        ) from None
     tree = unflatten(tensors, skeleton)
     assert isinstance(tree, dict)
     return tree

@@ -1,6 +1,7 @@
-"""What a recipe says: one frozen dataclass per section, read from YAML, with `key=value` overrides from the command line.
+"""What a recipe says: one frozen dataclass per section, read from YAML, with `key=value` overrides.
 
->>> recipe = parse_recipe({"name": "x", "model": MINIMAL}, ["optim.steps=10", "data=speech/", "run=runs/x"], where="x.yaml")
+>>> overrides = ["optim.steps=10", "data=speech/", "run=runs/x"]
+>>> recipe = parse_recipe({"name": "x", "model": MINIMAL}, overrides, where="x.yaml")
 >>> recipe.optim.steps, recipe.data.path, recipe.run.path
 (10, ('speech/',), 'runs/x')
 """
@@ -29,7 +30,9 @@ MINIMAL: dict[str, Any] = {
 class DataConfig:
     """Speech to learn from."""
 
-    path: tuple[str, ...] = ()  # folders, files or manifests (.csv, .tsv, .jsonl, .txt), comma-separated on the command line
+    path: tuple[
+        str, ...
+    ] = ()  # folders, files or manifests (.csv, .tsv, .jsonl, .txt), comma-separated on the command line
     crop: float = 1.0  # seconds of one training crop
     batch: int = 16  # crops a step
     gain_db: tuple[float, float] = (-12.0, 6.0)  # random level change of a crop; never beyond full scale

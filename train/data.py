@@ -1,7 +1,7 @@
 """Speech as one int16 array, decoded once, and training batches cut from it.
 
-The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees. The array is a
-memory map on the CPU (115 MB an hour at 16 kHz) and lies on the device on a GPU, where the crops are cut too.
+The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees. The array
+is a memory map on the CPU (115 MB an hour at 16 kHz) and lies on the device on a GPU, where the crops are cut too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from codec import audio as audio_io
 from codec.errors import AudioError, TrainError
+from codec.files import describe_os_error
+from codec.train import speechpack
 from codec.train.config import DataConfig
 
 SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
@@ -33,29 +36,33 @@ class Corpus:
     Attributes:
         pcm: (N,) int16, all files one after another.
         starts, lengths: (files,) int64, samples.
-        held_out: (files,) bool, files that only measure.
+        held_out: (files,) bool, files that only measure; with one file alone it is both, and this is true.
+        names: of the files.
     """
 
     pcm: Tensor
     starts: Tensor
     lengths: Tensor
     held_out: Tensor
+    names: tuple[str, ...]
 
     def to(self, device: torch.device) -> Corpus:
         """The same on a device."""
-        return Corpus(*(x.to(device) for x in (self.pcm, self.starts, self.lengths, self.held_out)))
+        pcm, starts, lengths, held_out = (x.to(device) for x in (self.pcm, self.starts, self.lengths, self.held_out))
+        return Corpus(pcm, starts, lengths, held_out, self.names)
 
-    @property
-    def hours(self) -> str:
-        """Hours at 16 kHz, as text for the log."""
-        return f"{int(self.lengths.sum())} samples in {len(self.starts)} files"
+    def samples(self, i: int) -> NDArray[np.int16]:
+        """File i (T,) int16."""
+        begin = int(self.starts[i])
+        return np.asarray(self.pcm[begin : begin + int(self.lengths[i])].cpu().numpy(), np.int16)
 
 
 def find_audio(sources: Iterable[str]) -> list[Path]:
     """Audio files of folders, files and manifests, in a stable order.
 
-    A manifest names one file a line: .txt plain, .csv and .tsv in a column `path`, .jsonl in a key `path`; relative paths are
-    relative to the manifest. Rows with a column `split` other than `train` are left out.
+    A manifest names one file a line: .txt plain, .csv and .tsv in a column `path`, .jsonl in a key `path`; relative
+    paths are relative to the manifest. Rows with a column `split` other than `train` are left out. A folder that
+    `speechpack.write` made stands as its index.
 
     Raises:
         TrainError: a source that does not exist or has no audio.
@@ -63,7 +70,9 @@ def find_audio(sources: Iterable[str]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir():
+        if (path / speechpack.INDEX).is_file():
+            found = [path / speechpack.INDEX]
+        elif path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         elif path.suffix.lower() in MANIFESTS and path.is_file():
             found = [path.parent / name for name in _manifest_paths(path)]
@@ -75,21 +84,22 @@ def find_audio(sources: Iterable[str]) -> list[Path]:
     return files
 
 
-def _manifest_paths(path: Path) -> Iterator[str]:
-    with path.open(newline="") as file:
-        if path.suffix == ".txt":
-            yield from (line.strip() for line in file if line.strip())
-            return
+def _manifest_paths(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line for line in text.splitlines() if line.strip()]
+        if path.suffix.lower() == ".txt":
+            return [line.strip() for line in lines]
         rows: Iterable[dict[str, str]]
-        if path.suffix == ".jsonl":
-            rows = (json.loads(line) for line in file if line.strip())
+        if path.suffix.lower() == ".jsonl":
+            rows = [dict(json.loads(line)) for line in lines]
         else:
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        for row in rows:
-            if "path" not in row:
-                raise TrainError(f"{path}: no column 'path'; name the audio files there")
-            if row.get("split", "train") == "train":
-                yield row["path"]
+            rows = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        return [row["path"] for row in rows if row.get("split", "train") == "train"]
+    except KeyError:
+        raise TrainError(f"{path}: no column 'path'; name the audio files there") from None
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise TrainError(f"{path}: not a manifest of its kind ({error}); repair it") from None
 
 
 def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_out: float) -> tuple[Corpus, list[str]]:
@@ -103,10 +113,13 @@ def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_ou
     """
     key = _cache_key(files, sample_rate)
     index_path, pcm_path = cache / f"{key}.json", cache / f"{key}.pcm"
-    if not index_path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _decode(files, index_path, pcm_path, sample_rate)
-    index = json.loads(index_path.read_text())
+    index = _read_index(index_path, pcm_path)
+    if index is None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            index = _decode(files, index_path, pcm_path, sample_rate)
+        except OSError as error:
+            raise TrainError(f"{pcm_path}: cannot be written: {describe_os_error(error)}") from None
     if not index["lengths"]:
         raise TrainError(f"none of {len(files)} files can be used; the first: {index['problems'][0]}")
     lengths = torch.tensor(index["lengths"])
@@ -115,34 +128,55 @@ def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_ou
     held = torch.tensor([_share(name) < held_out for name in index["names"]])
     if bool(held.all()) or not bool(held.any()):  # a handful of files: the last one measures
         held = torch.arange(len(lengths)) == len(lengths) - 1
-    return Corpus(torch.from_numpy(pcm), starts, lengths, held), list(index["problems"])
+    return Corpus(torch.from_numpy(pcm), starts, lengths, held, tuple(index["names"])), list(index["problems"])
 
 
-def _decode(files: Sequence[Path], index_path: Path, pcm_path: Path, sample_rate: int) -> None:
+def _read_index(index_path: Path, pcm_path: Path) -> dict[str, Any] | None:
+    """The index of a whole cache; None where there is none, or it was left half written."""
+    try:
+        index = json.loads(index_path.read_text())
+        whole = pcm_path.stat().st_size == 2 * sum(index["lengths"]) and len(index["names"]) == len(index["lengths"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # After a run in which no file could be used, look again: the problem may be mended.
+    return index if whole and index["lengths"] else None
+
+
+def _decode(files: Sequence[Path], index_path: Path, pcm_path: Path, sample_rate: int) -> dict[str, Any]:
     names, lengths, problems = [], [], []
     temporary = pcm_path.with_suffix(".part")
     with temporary.open("wb") as out:
         for file in files:
             try:
-                samples = read_pcm(file, sample_rate)
+                for name, samples in _utterances(file, sample_rate):
+                    out.write(samples.tobytes())
+                    names.append(name)
+                    lengths.append(len(samples))
             except (AudioError, OSError) as error:
                 problems.append(str(error))
-                continue
-            out.write(samples.tobytes())
-            names.append(file.name)
-            lengths.append(len(samples))
     temporary.replace(pcm_path)
     # The index is last: without it the cache is made again.
+    index = {"names": names, "lengths": lengths, "problems": problems}
     part = index_path.with_suffix(".json.part")
-    part.write_text(json.dumps({"names": names, "lengths": lengths, "problems": problems}))
+    part.write_text(json.dumps(index))
     part.replace(index_path)
+    return index
+
+
+def _utterances(file: Path, sample_rate: int) -> Iterator[tuple[str, NDArray[np.int16]]]:
+    if file.name == speechpack.INDEX:
+        yield from speechpack.read(file.parent, sample_rate)
+    else:
+        yield file.name, read_pcm(file, sample_rate)
 
 
 def read_pcm(file: Path, sample_rate: int) -> NDArray[np.int16]:
     """One file as mono int16 at `sample_rate`, (T,). Raises: AudioError."""
     samples, rate = audio_io.read(file)
     mono = audio_io.resample(samples.mean(0, keepdims=True), rate, sample_rate)[0]
-    return np.round(np.clip(mono, -1, 32767 / 32768) * 32768).astype(np.int16)
+    if not len(mono):
+        raise AudioError(f"{file}: no samples")
+    return np.asarray(np.round(np.clip(mono, -1, 32767 / 32768) * 32768), np.int16)
 
 
 def _cache_key(files: Sequence[Path], sample_rate: int) -> str:
@@ -169,7 +203,14 @@ class Batches:
     """Random crops: `batches(step)` is the same for the same seed and step."""
 
     def __init__(
-        self, corpus: Corpus, config: DataConfig, *, length: int, seed: int, levels: dict[int, float], noise: Corpus | None
+        self,
+        corpus: Corpus,
+        config: DataConfig,
+        *,
+        length: int,
+        seed: int,
+        levels: dict[int, float],
+        noise: Corpus | None,
     ) -> None:
         self.corpus, self.config, self.noise = corpus, config, noise
         self.length, self.seed, self.levels = length, seed, levels
@@ -187,12 +228,12 @@ class Batches:
         gain = 10 ** ((low + (high - low) * torch.rand(b, 1, generator=generator)) / 20)
         if self.noise is not None:
             audio = self._add_noise(audio, generator)
-        audio = audio * gain.to(self.device)
+        audio = audio * self._there(gain)
         audio = audio / audio.abs().amax(1, keepdim=True).clamp(min=1.0)
         counts = torch.tensor(list(self.levels))
         shares = torch.tensor(list(self.levels.values()), dtype=torch.float64)
         levels = counts[torch.multinomial(shares, b, replacement=True, generator=generator)]
-        return Batch(audio[:, None], levels.to(self.device))
+        return Batch(audio[:, None], self._there(levels))
 
     def held_out(self, count: int, seconds: float, sample_rate: int) -> Tensor:
         """Fixed crops of held-out files for measuring: (count, 1, T)."""
@@ -203,22 +244,26 @@ class Batches:
     def _cut(self, corpus: Corpus, edges: Tensor, b: int, generator: torch.Generator, length: int = 0) -> Tensor:
         """Crops (b, length) at positions uniform over all samples; a file shorter than the crop ends in zeros."""
         length = length or self.length
-        position = (torch.rand(b, generator=generator, dtype=torch.float64).to(self.device) * edges[-1]).long()
+        position = (self._there(torch.rand(b, generator=generator, dtype=torch.float64)) * edges[-1]).long()
         file = torch.searchsorted(edges, position, right=True).clamp(max=len(edges) - 1)
         slack = (corpus.lengths[file] - length).clamp(min=0)
-        offset = (torch.rand(b, generator=generator, dtype=torch.float64).to(self.device) * (slack + 1)).long()
+        offset = (self._there(torch.rand(b, generator=generator, dtype=torch.float64)) * (slack + 1)).long()
         within = offset[:, None] + torch.arange(length, device=self.device)
         valid = within < corpus.lengths[file][:, None]
         index = (corpus.starts[file][:, None] + within).clamp(max=len(corpus.pcm) - 1)
         return torch.where(valid, corpus.pcm[index].float() / 32768, 0.0)
+
+    def _there(self, x: Tensor) -> Tensor:
+        # Not blocking: a copy from pageable memory is staged before the call returns, and nothing waits for the device.
+        return x.to(self.device, non_blocking=True)
 
     def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         assert self.noise is not None
         b = len(audio)
         noise = self._cut(self.noise, self.noise.lengths.cumsum(0), b, generator)
         low, high = self.config.noise_snr_db
-        snr = (low + (high - low) * torch.rand(b, 1, generator=generator)).to(self.device)
-        wanted = (torch.rand(b, 1, generator=generator) < self.config.noise_share).to(self.device)
+        snr = self._there(low + (high - low) * torch.rand(b, 1, generator=generator))
+        wanted = self._there(torch.rand(b, 1, generator=generator) < self.config.noise_share)
         power = audio.square().mean(1, keepdim=True) / noise.square().mean(1, keepdim=True).clamp(min=1e-9)
         gain = (power / 10 ** (snr / 10)).sqrt()
         return audio + torch.where(wanted, gain * noise, 0.0)

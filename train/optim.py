@@ -11,29 +11,56 @@ from torch import Tensor, nn
 from codec.train.config import OptimConfig
 
 
-def rate_at(step: int, config: OptimConfig) -> float:
+def rate_at(step: int, config: OptimConfig, *, begin: int = 0) -> float:
     """Learning rate of a step: linear warm-up, constant, then a cosine down to `final_rate` of the peak.
+
+    Args:
+        step: number of the step, from 0.
+        config: of the schedule.
+        begin: step at which the optimisers began afresh; the warm-up starts there, the schedule goes on.
 
     >>> config = OptimConfig(steps=100, rate=1.0, warmup=10, decay_share=0.5, final_rate=0.0)
     >>> [round(rate_at(step, config), 2) for step in (0, 9, 50, 75, 100)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
+    >>> [round(rate_at(step, config, begin=20), 2) for step in (20, 29, 50)]
+    [0.1, 1.0, 1.0]
     """
-    if step < config.warmup:
-        return config.rate * (step + 1) / config.warmup
-    begin = config.steps * (1 - config.decay_share)
-    done = min(1.0, max(0.0, (step - begin) / max(1.0, config.steps - begin)))
+    fall_begin = config.steps * (1 - config.decay_share)
+    done = min(1.0, max(0.0, (step - fall_begin) / max(1.0, config.steps - fall_begin)))
     fall = (1 + math.cos(math.pi * done)) / 2
-    return config.rate * (config.final_rate + (1 - config.final_rate) * fall)
+    rate = config.rate * (config.final_rate + (1 - config.final_rate) * fall)
+    return rate * (step - begin + 1) / config.warmup if step < begin + config.warmup else rate
 
 
-def make_adamw(parameters: Iterable[nn.Parameter], config: OptimConfig, *, rate: float) -> torch.optim.AdamW:
+def make_adamw(
+    parameters: Iterable[nn.Parameter],
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> torch.optim.AdamW:
     """AdamW; vectors (biases, norms, scales) are not decayed."""
     learning = [p for p in parameters if p.requires_grad]
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
+    """Step unless the gradient's norm is NaN or infinite, without waiting for the device.
+
+    Returns:
+        Scalar bool on the device: whether it stepped.
+    """
+    finite = torch.isfinite(norm)
+    # What torch's GradScaler does with a fused optimiser: the kernel itself leaves weights, moments and count alone.
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+    return finite
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -72,8 +99,3 @@ class Average:
         self.steps = steps
         for key, x in self.weights.items():
             x.copy_(weights[key])
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no value is NaN or infinite."""
-    return all(bool(torch.isfinite(x).all()) for x in tensors)

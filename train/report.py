@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codec.train.device import Lap
     from codec.train.trainer import StepReport, Trainer
 
 
@@ -21,28 +23,32 @@ class Report:
         """One line with the time before it."""
         self.file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
 
-    def step(self, trainer: Trainer, result: StepReport, speed: float, waiting: float) -> str:
+    def step(self, trainer: Trainer, result: StepReport, lap: Lap) -> str:
         """The line of a training step.
 
         Args:
             trainer: after the step.
             result: of the step.
-            speed: steps per second.
-            waiting: share of the time spent waiting for data.
+            lap: speed since the last line.
         """
         recipe = trainer.recipe
         values = {name: float(value) for name, value in result.values.items()}
+        grad_norm = float(result.grad_norm)
         rows = trainer.learner.usage()[: _started(trainer)]
         usage = min((row["usage"] for row in rows), default=0.0)
-        heard = speed * recipe.data.batch * recipe.data.crop
-        self._scalars("train", values | {"grad_norm": result.grad_norm, "rate": result.rate, "steps_per_s": speed}, trainer)
+        heard = lap.speed * recipe.data.batch * recipe.data.crop
+        idle = {} if lap.idle is None else {"idle": lap.idle}
+        run = {"grad_norm": grad_norm, "rate": result.rate, "steps_per_s": lap.speed, "waiting": lap.waiting}
+        self._scalars("train", values | run | idle, trainer)
         for i, row in enumerate(rows):
             self._scalars(f"codebook_{i}", row, trainer)
         terms = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        busy = "" if lap.idle is None else f"  device idle {lap.idle:.1%}"
         skipped = f"  skipped {trainer.skipped}" if trainer.skipped else ""
         return (
-            f"step {trainer.step}/{recipe.optim.steps}  {terms}  grad {result.grad_norm:.2f}  rate {result.rate:.1e}  "
-            f"usage {usage:.2f} of {len(rows)}  {speed:.2f} steps/s  {heard:.0f} s of audio/s  waiting {waiting:.1%}{skipped}"
+            f"step {trainer.step}/{recipe.optim.steps}  {terms}  grad {grad_norm:.2f}  rate {result.rate:.1e}  "
+            f"usage {usage:.2f} of {len(rows)}  {lap.speed:.2f} steps/s  {heard:.0f} s of audio/s  "
+            f"waiting {lap.waiting:.1%}{busy}{skipped}"
         )
 
     def measure(self, trainer: Trainer, values: dict[str, float]) -> str:
@@ -72,8 +78,11 @@ def _started(trainer: Trainer) -> int:
 
 
 def _open_board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter  # an extra, and slow to import
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # tensorboard and the protobuf code it brings warn of their own inner calls while they are imported.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter  # an extra, and slow to import
+        except ImportError:
+            return None
+        return SummaryWriter(str(folder), purge_step=step)

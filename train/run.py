@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from codec.config import to_dict
 from codec.errors import TrainError
+from codec.files import atomic_path
 from codec.train import checkpoint
-from codec.train.config import Recipe
+from codec.train.config import Recipe, parse_recipe
 from codec.train.data import Batches, Corpus, find_audio, load_corpus
+from codec.train.device import Stopwatch, choose_device, prepare
 from codec.train.report import Report
-from codec.train.trainer import Stopwatch, Trainer, choose_device
+from codec.train.trainer import Trainer
 
 Say = Callable[[str], None]
 
 MEASURE_CROPS, MEASURE_SECONDS = 16, 2.0
+RECIPE, BEST, DATA = "recipe.yaml", "best.safetensors", "data"
 
 
 def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
     """Train a recipe in its run folder, from the newest checkpoint there if there is one.
 
     Args:
-        recipe: `recipe.run.path` is the folder, `recipe.data.path` the speech.
+        recipe: `recipe.run.path` is the folder, `recipe.data.path` the speech; without it, what came with the run.
         say: gets each line of the log.
         stop_after: steps after which to save and return, for tests and rented machines.
 
@@ -39,10 +43,8 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
         TrainError: no data, a folder of another recipe, or a run that diverges.
     """
     folder = _open_folder(recipe)
-    torch.set_flush_denormal(True)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
     device = choose_device(recipe.run.device)
+    prepare(device, recipe.run.threads)
     trainer = Trainer(recipe, device)
     _resume(trainer, folder, say)
     if trainer.step >= recipe.optim.steps:
@@ -58,24 +60,19 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
 
 def _loop(trainer: Trainer, batches: Batches, folder: Path, end: int, say: Say, report: Report) -> Path:
     recipe = trainer.recipe
-    held_out = batches.held_out(MEASURE_CROPS, MEASURE_SECONDS, recipe.model.sample_rate)
-    best = _read_best(folder)
-    watch, saved = Stopwatch(), time.monotonic()
+    measure = _Measure(trainer, batches, folder, say, report)
+    watch, saved = Stopwatch(trainer.device), time.monotonic()
     path = checkpoint.find_latest(folder)
     while trainer.step < end:
-        with watch.waiting():
-            batch = batches(trainer.step)
-        result = trainer.run_step(batch)
-        watch.steps += 1
+        with watch.working():
+            with watch.waiting():
+                batch = batches(trainer.step)
+            result = trainer.run_step(batch)
         if trainer.step % recipe.run.log_every == 0 or trainer.step == end:
-            say(report.step(trainer, result, *watch.lap()))
+            trainer.check()
+            say(report.step(trainer, result, watch.lap()))
         if trainer.step % recipe.run.measure_every == 0 or trainer.step == end:
-            measured = trainer.measure(held_out)
-            say(report.measure(trainer, measured))
-            score = measured["mel"] + measured.get("complex", 0.0)
-            if trainer.learner.n_started and score < best:
-                best = score
-                checkpoint.save(folder / "best.safetensors", _shipped(trainer, score))
+            measure()
         if time.monotonic() - saved >= recipe.run.save_seconds or trainer.step == end:
             path = checkpoint.save_latest(folder, trainer.state_dict(), step=trainer.step, keep=recipe.run.keep)
             saved = time.monotonic()
@@ -83,12 +80,37 @@ def _loop(trainer: Trainer, batches: Batches, folder: Path, end: int, say: Say, 
     return path
 
 
+class _Measure:
+    """Measures the averaged weights on fixed held-out crops, and keeps the best of them."""
+
+    def __init__(self, trainer: Trainer, batches: Batches, folder: Path, say: Say, report: Report) -> None:
+        self.trainer, self.say, self.report = trainer, say, report
+        self.rate = trainer.recipe.model.sample_rate
+        self.audio = batches.held_out(MEASURE_CROPS, MEASURE_SECONDS, self.rate)
+        self.path = folder / BEST
+        self.best = float(checkpoint.load(self.path)["score"]) if self.path.exists() else float("inf")
+        self._play("held_out/original", self.audio[0, 0])
+
+    def __call__(self) -> None:
+        measured, audio_hat = self.trainer.measure(self.audio)
+        self.say(self.report.measure(self.trainer, measured))
+        self._play("held_out/decoded", audio_hat[0])
+        score = measured["mel"] + measured.get("complex", 0.0)
+        if self.trainer.learner.n_started and score < self.best:
+            self.best = score
+            weights = self.trainer.average.weights
+            checkpoint.save(self.path, {"weights": weights, "step": self.trainer.step, "score": score})
+
+    def _play(self, name: str, audio: Tensor) -> None:
+        self.report.audio(name, audio.clamp(-1, 1).cpu(), self.trainer.step, self.rate)
+
+
 def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Batches:
     """Decode or map the speech, put it on the device, and give the batches of a run. Raises: TrainError."""
-    cache = Path(recipe.data.cache) if recipe.data.cache else folder
     rate = recipe.model.sample_rate
 
     def corpus(paths: tuple[str, ...], held_out: float) -> Corpus:
+        cache = Path(recipe.data.cache) if recipe.data.cache else folder
         found, problems = load_corpus(find_audio(paths), cache, sample_rate=rate, held_out=held_out)
         for problem in problems:
             say(f"left out: {problem}")
@@ -96,13 +118,42 @@ def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say) -
         say(f"data: {hours:.2f} h in {len(found.lengths)} files")
         return found.to(device) if device.type != "cpu" else found
 
-    if not recipe.data.path:
-        raise TrainError("no data: give data=FOLDER, or a manifest")
-    speech = corpus(recipe.data.path, recipe.data.held_out)
+    speech = corpus(speech_sources(recipe, folder), recipe.data.held_out)
     noise = corpus(recipe.data.noise, 0.0) if recipe.data.noise and recipe.data.noise_share else None
     hop = recipe.model.hop_length
     length = round(recipe.data.crop * rate / hop) * hop
     return Batches(speech, recipe.data, length=length, seed=recipe.run.seed, levels=_levels(recipe), noise=noise)
+
+
+def speech_sources(recipe: Recipe, folder: Path) -> tuple[str, ...]:
+    """Where a run's speech is: what the recipe says, else what came with the run. Raises: TrainError."""
+    if recipe.data.path:
+        return recipe.data.path
+    if (folder / DATA).is_dir():
+        return (str(folder / DATA),)
+    raise TrainError("no data: give data=FOLDER, or a manifest")
+
+
+def read_run(folder: Path) -> tuple[Recipe, Path]:
+    """Recipe and newest checkpoint of a run folder. Raises: TrainError."""
+    latest = checkpoint.find_latest(folder)
+    if latest is None or not (folder / RECIPE).is_file():
+        raise TrainError(f"{folder}: not a run folder with a checkpoint; name the folder that was given as run=")
+    return parse_recipe(read_yaml(folder / RECIPE), (f"run={folder}",), where=str(folder / RECIPE)), latest
+
+
+def shipped_weights(folder: Path) -> tuple[Mapping[str, Tensor], str]:
+    """The best averaged weights of a run, the newest where none were measured, and a text that says which.
+
+    Raises:
+        TrainError: not a run folder, or a damaged checkpoint.
+    """
+    _, latest = read_run(folder)
+    if (folder / BEST).exists():
+        best = checkpoint.load(folder / BEST)
+        return best["weights"], f"the best measured, step {best['step']}"
+    state = checkpoint.load(latest)
+    return state["average"]["weights"], f"the newest, step {state['step']}"
 
 
 def _levels(recipe: Recipe) -> dict[int, float]:
@@ -115,15 +166,32 @@ def _open_folder(recipe: Recipe) -> Path:
     if not recipe.run.path:
         raise TrainError("no run folder: give run=FOLDER, where checkpoints and logs go")
     folder = Path(recipe.run.path)
-    folder.mkdir(parents=True, exist_ok=True)
-    known = folder / "recipe.yaml"
-    mine = to_dict(recipe)
-    if known.exists():
-        theirs = yaml.safe_load(known.read_text())
-        if theirs.get("model") != mine["model"]:
-            raise TrainError(f"{folder}: holds a run of another network; give another run=FOLDER")
-    known.write_text(yaml.safe_dump(mine, sort_keys=False))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{folder}: cannot be made ({error.strerror}); give another run=FOLDER") from None
+    known = folder / RECIPE
+    if known.exists() and read_yaml(known).get("model") != to_dict(recipe)["model"]:
+        raise TrainError(f"{folder}: holds a run of another network; give another run=FOLDER")
+    write_recipe(folder, recipe)
     return folder
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Keep the recipe in a run's folder, whole or not at all."""
+    with atomic_path(folder / RECIPE, overwrite=True, error=TrainError) as temporary:
+        temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A recipe file as plain data. Raises: TrainError."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise TrainError(f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it to go on") from None
+    if not isinstance(data, dict):
+        raise TrainError(f"{path}: damaged, it holds no keys; delete it to go on")
+    return data
 
 
 def _resume(trainer: Trainer, folder: Path, say: Say) -> None:
@@ -133,15 +201,6 @@ def _resume(trainer: Trainer, folder: Path, say: Say) -> None:
         return
     trainer.load_state_dict(checkpoint.load(latest))
     say(f"resumes in {folder} at step {trainer.step}")
-
-
-def _shipped(trainer: Trainer, score: float) -> dict[str, Any]:
-    return {"weights": trainer.average.weights, "step": trainer.step, "score": score}
-
-
-def _read_best(folder: Path) -> float:
-    path = folder / "best.safetensors"
-    return float(checkpoint.load(path)["score"]) if path.exists() else float("inf")
 
 
 def _tell(line: str, say: Say, report: Report) -> None:

@@ -1,9 +1,8 @@
-"""The training loop: one step, its optimisers, when to write."""
+"""One training step, and all that a run carries from step to step."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,42 +10,89 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.errors import TrainError
-from codec.network import Network, Output
-from codec.quantize.learn import Learner
+from codec.errors import ConfigError, TrainError
+from codec.network import Network
+from codec.quantize.base import Quantized
+from codec.quantize.learn import Learner, zero_moments
 from codec.train import losses
+from codec.train.adversary import Adversary
+from codec.train.balancer import Balancer
 from codec.train.config import Recipe
 from codec.train.data import Batch
-from codec.train.optim import Average, make_adamw, rate_at, set_rate
+from codec.train.device import Skips, choose_precision, compile_part
+from codec.train.optim import Average, make_adamw, rate_at, set_rate, step_if_finite
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step measured: the loss terms, the gradient's norm, the rate."""
+    """What one step measured, on the device: reading it waits.
+
+    Attributes:
+        values: loss terms; with an adversary also `discriminator`, its own loss (2 is chance).
+        grad_norm: before clipping.
+        rate: learning rate.
+        finite: whether the step was taken.
+    """
 
     values: Mapping[str, Tensor]
-    grad_norm: float
+    grad_norm: Tensor
     rate: float
-    skipped: bool
+    finite: Tensor
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One pass: audio and audio_hat (B, T), aligned; what the bottleneck made."""
+
+    audio: Tensor
+    audio_hat: Tensor
+    quantized: Quantized
 
 
 class Trainer:
-    """Network, learner, optimiser and averages of one run; `step` is the next step's number."""
+    """Network, learner, adversary, optimisers and averages of one run.
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    Args:
+        recipe: of the run.
+        device: where it runs.
+        deferred: whether steps run on without waiting for the device, and bad ones are counted when a line is written
+            (on CUDA), or each is looked at before the next (elsewhere).
+
+    Attributes:
+        step: number of the next step.
+        begin: the step at which the optimisers began afresh; 0 unless the run was unpacked.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device, *, deferred: bool | None = None) -> None:
         self.recipe = recipe
         self.device = device
-        self.network = Network(recipe.model).to(device)
+        self.deferred = device.type == "cuda" if deferred is None else deferred
+        # Seeded: a run that is killed before its first checkpoint begins with the same weights again.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.run.seed)
+            self.network = Network(recipe.model).to(device)
         for part in recipe.optim.freeze:
             getattr(self.network, part).requires_grad_(False)
+        self._encoder = compile_part(self.network.encoder, recipe.optim.compile, device)
+        self._decoder = compile_part(self.network.decoder, recipe.optim.compile, device)
         self.learner = Learner(self.network.bottleneck, recipe.learn)
-        self.optimizer = make_adamw(self.network.parameters(), recipe.optim, rate=recipe.optim.rate)
-        self.average = Average(self.network, recipe.optim.ema)
-        self.weights = {key: float(value) for key, value in asdict(recipe.loss).items()}
-        self.step = 0
-        self.skipped = 0  # in all
-        self.skipped_in_a_row = 0
-        self.precision = choose_precision(recipe.optim.precision, device)
+        optim = recipe.optim
+        self.optimizer = make_adamw(
+            self.network.parameters(), rate=optim.rate, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+        self.average = Average(self.network, optim.ema)
+        self.weights = {key: float(value) for key, value in asdict(recipe.loss).items() if key != "balance"}
+        self.balancer = Balancer() if recipe.loss.balance else None
+        self.adversary: Adversary | None = None
+        self.step = self.begin = 0
+        self.skips = Skips(device)
+        self.precision = choose_precision(optim.precision, device)
+        _check_crop(recipe, self.network.delay)
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out in all, as of the last look."""
+        return self.skips.total
 
     def run_step(self, batch: Batch) -> StepReport:
         """One training step.
@@ -54,46 +100,120 @@ class Trainer:
         Raises:
             TrainError: too many steps in a row without a finite gradient.
         """
-        recipe = self.recipe
-        rate = rate_at(self.step, recipe.optim)
+        optim = self.recipe.optim
+        rate = rate_at(self.step, optim, begin=self.begin)
         set_rate(self.optimizer, rate)
-        output, values = self._forward(batch)
-        loss = losses.weigh(values, self.weights)
+        passed = self._forward(batch.audio, batch.levels)
+        values = self._values(passed)
+        weights, extra = self._oppose(passed, values, rate / optim.rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.optim.clip)
-        finite = bool(torch.isfinite(norm))
+        self._backward(passed, values, weights)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
+        finite = self._advance(passed.quantized, norm)
+        self.step += 1
+        self.skips.count(finite)
+        if not self.deferred:
+            self.check()
+        return StepReport({k: v.detach() for k, v in (values | extra).items()}, norm.detach(), rate, finite)
+
+    def check(self) -> None:
+        """Look at the count of steps left out; waits for the device.
+
+        Raises:
+            TrainError: too many of them in a row.
+        """
+        in_a_row = self.skips.read()
+        if in_a_row > self.recipe.optim.max_skips:
+            raise TrainError(
+                f"step {self.step}: {in_a_row} steps in a row without a finite gradient; "
+                "lower optim.rate, or start again from an earlier checkpoint"
+            )
+
+    def _forward(self, audio: Tensor, levels: Tensor) -> Passed:
+        with self.autocast():
+            latent = self._encoder(audio)
+            quantized = self.network.bottleneck(latent, levels, n_stages=self.learner.n_started)
+            audio_hat = self._decoder(quantized.latent)
+        delay = self.network.delay
+        return Passed(audio[:, 0, : audio.shape[-1] - delay], audio_hat[:, 0, delay:].float(), quantized)
+
+    def _values(self, passed: Passed) -> dict[str, Tensor]:
+        values = losses.terms(passed.audio, passed.audio_hat, self.weights, self.recipe.model.sample_rate)
+        values["commitment"] = passed.quantized.loss
+        return values
+
+    def _oppose(
+        self, passed: Passed, values: dict[str, Tensor], share: float
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Let the adversary learn and add its terms to `values`; gives the weights of all terms, and more to log."""
+        config = self.recipe.adversary
+        if config.start_step < 0 or self.step < config.start_step:
+            return self.weights, {}
+        if self.adversary is None:
+            self.adversary = self.make_adversary()
+        extra = {}
+        if self.step % config.every == 0:
+            extra["discriminator"] = self.adversary.learn(passed.audio, passed.audio_hat, rate=config.rate * share)
+        values |= self.adversary.terms(passed.audio, passed.audio_hat)
+        ramp = self.adversary.ramp(self.step)
+        return self.weights | {k: self.weights[k] * ramp for k in ("adversarial", "feature_matching")}, extra
+
+    def make_adversary(self) -> Adversary:
+        """A fresh adversary that begins now."""
+        return Adversary(
+            self.recipe.adversary,
+            seed=self.recipe.run.seed,
+            device=self.device,
+            begin=self.step,
+            precision=self.precision,
+        )
+
+    def _backward(self, passed: Passed, values: dict[str, Tensor], weights: dict[str, float]) -> None:
+        if self.balancer is None:
+            losses.weigh(values, weights).backward()  # type: ignore[no-untyped-call]
+            return
+        # The commitment is no function of audio_hat: by its own weight, beside the others.
+        commitment = weights["commitment"] * values["commitment"]
+        others = {name: value for name, value in values.items() if name != "commitment"}
+        gradient = self.balancer.gradient(others, weights, passed.audio_hat)
+        if not commitment.requires_grad:  # no stage has started
+            torch.autograd.backward([passed.audio_hat], [gradient])
+        else:
+            torch.autograd.backward([passed.audio_hat, commitment], [gradient, torch.ones_like(commitment)])
+
+    def _advance(self, quantized: Quantized, norm: Tensor) -> Tensor:
+        """Optimiser, codebooks and average take a step, unless the gradient is not finite: (), bool."""
+        if self.deferred and self.learner.n_started == self.network.bottleneck.n_stages:
+            finite = step_if_finite(self.optimizer, norm)
+            with _undone_unless(finite, self.learner):
+                self._learn(quantized)
+            self.average.update(self.network)
+            return finite
+        finite = torch.isfinite(norm)
         if finite:
             self.optimizer.step()
-            if "bottleneck" not in recipe.optim.freeze:
-                generator = torch.Generator().manual_seed(recipe.run.seed * 7_000_003 + self.step)
-                self.learner.update(output.quantized, self.step, generator)
+            self._learn(quantized)
             self.average.update(self.network)
-        self._count_skips(finite)
-        self.step += 1
-        return StepReport({k: v.detach() for k, v in values.items()}, float(norm), rate, not finite)
+        return finite
 
-    def _forward(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
-        with self.autocast():
-            output: Output = self.network(batch.audio, batch.levels, n_stages=self.learner.n_started)
-        delay = self.network.delay
-        audio = batch.audio[:, 0, : batch.audio.shape[-1] - delay]
-        audio_hat = output.audio_hat[:, 0, delay:].float()
-        values = losses.terms(audio, audio_hat, self.weights, self.recipe.model.sample_rate)
-        values["commitment"] = output.quantized.loss
-        return output, values
+    def _learn(self, quantized: Quantized) -> None:
+        if "bottleneck" in self.recipe.optim.freeze:
+            return
+        generator = torch.Generator().manual_seed(self.recipe.run.seed * 7_000_003 + self.step)
+        zero_moments(self.optimizer, self.learner.update(quantized, self.step, generator))
 
     @torch.no_grad()
-    def measure(self, audio: Tensor) -> dict[str, float]:
-        """Loss terms of the averaged weights on audio (B, 1, T), all codebooks in use."""
+    def measure(self, audio: Tensor) -> tuple[dict[str, float], Tensor]:
+        """Loss terms of the averaged weights on audio (B, 1, T), all codebooks in use; and audio_hat (B, T - delay)."""
         current = {key: x.clone() for key, x in self.network.state_dict().items()}
         self.network.load_state_dict(self.average.weights)
         try:
             levels = torch.full((len(audio),), self.network.bottleneck.n_codebooks, device=audio.device)
-            _, values = self._forward(Batch(audio, levels))
+            passed = self._forward(audio, levels)
+            values = {key: float(value) for key, value in self._values(passed).items()}
         finally:
             self.network.load_state_dict(current)
-        return {key: float(value) for key, value in values.items()}
+        return values, passed.audio_hat
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Bfloat16 for matrix products, where chosen."""
@@ -103,7 +223,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resume needs; random numbers come from seed and step."""
-        return {
+        self.check()
+        state = {
             "step": self.step,
             "skipped": self.skipped,
             "network": self.network.state_dict(),
@@ -111,14 +232,27 @@ class Trainer:
             "average": self.average.state_dict(),
             "learner": self.learner.state_dict(),
         }
+        if self.begin:
+            state["begin"] = self.begin
+        if self.adversary is not None:
+            state["adversary"] = self.adversary.state_dict()
+        if self.balancer is not None:
+            state["balancer"] = self.balancer.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.step, self.skipped = int(state["step"]), int(state["skipped"])
+        """Go on from what `state_dict` gave. What the recipe has and the state has not begins afresh."""
+        self.step, self.begin = int(state["step"]), int(state.get("begin", 0))
+        self.skips.total = int(state["skipped"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.learner.load_state_dict(state["learner"])
+        if self.recipe.adversary.start_step >= 0 and "adversary" in state:
+            self.adversary = self.make_adversary()
+            self.adversary.load_state_dict(state["adversary"])
+        if self.balancer is not None and "balancer" in state:
+            self.balancer.load_state_dict(state["balancer"], self.device)
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> None:
         """Begin from the weights of a model, with fresh optimisers.
@@ -129,59 +263,40 @@ class Trainer:
         mine = self.network.state_dict()
         wrong = sorted(set(mine) ^ set(weights)) or [k for k, x in mine.items() if x.shape != weights[k].shape]
         if wrong:
-            raise TrainError(f"warm start: {wrong[0]} does not fit this recipe's network; use the recipe of those weights")
-        self.network.load_state_dict({key: x.float() for key, x in weights.items()})
+            raise TrainError(
+                f"warm start: {wrong[0]} does not fit this recipe's network; use the recipe of those weights"
+            )
+        self.network.load_state_dict({key: x.float() if x.is_floating_point() else x for key, x in weights.items()})
         self.average = Average(self.network, self.recipe.optim.ema)
         frames = self.recipe.data.crop * self.recipe.model.frame_rate * self.recipe.data.batch
         self.learner.restart(frames / max(self.network.bottleneck.codebook_sizes))
 
-    def _count_skips(self, finite: bool) -> None:
-        self.skipped += not finite
-        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row > self.recipe.optim.max_skips:
-            raise TrainError(
-                f"step {self.step}: {self.skipped_in_a_row} steps in a row without a finite gradient; "
-                "lower optim.rate, or start again from an earlier checkpoint"
-            )
+
+@contextlib.contextmanager
+def _undone_unless(finite: Tensor, learner: Learner) -> Any:
+    """What the codebooks learn inside is taken back where `finite` is false, without waiting for the device."""
+    books = learner.bottleneck.codebooks
+    before = [(x.cluster_size, x.embed_avg, book.embed.detach().clone()) for x, book in _pairs(learner)]
+    yield
+    with torch.no_grad():
+        for averages, book, (size, total, embed) in zip(learner.averages, books, before, strict=True):
+            averages.cluster_size = torch.where(finite, averages.cluster_size, size)
+            averages.embed_avg = torch.where(finite, averages.embed_avg, total)
+            book.embed.copy_(torch.where(finite, book.embed, embed))
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one. Raises: TrainError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if (name.startswith("cuda") and not torch.cuda.is_available()) or (
-        name == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise TrainError(f"run.device={name}: this machine has none; use run.device=cpu")
-    return torch.device(name)
+def _pairs(learner: Learner) -> Any:
+    return zip(learner.averages, learner.bottleneck.codebooks, strict=True)
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of matrix products. A CPU without bfloat16 units computes them 40 times slower than float32."""
-    if name == "auto":
-        gains = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if gains else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-class Stopwatch:
-    """Seconds since the last look, and the share of them spent waiting for data."""
-
-    def __init__(self) -> None:
-        self.begin = time.perf_counter()
-        self.waited = 0.0
-        self.steps = 0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Any:
-        """Around what fetches data."""
-        start = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - start
-
-    def lap(self) -> tuple[float, float]:
-        """Steps per second and waiting share since the last lap."""
-        seconds = time.perf_counter() - self.begin
-        result = self.steps / max(seconds, 1e-9), self.waited / max(seconds, 1e-9)
-        self.begin, self.waited, self.steps = time.perf_counter(), 0.0, 0
-        return result
+def _check_crop(recipe: Recipe, delay: int) -> None:
+    """Refuse a crop that is shorter than the longest window of losses and discriminators."""
+    windows: tuple[int, ...] = losses.MEL_WINDOWS
+    if recipe.adversary.start_step >= 0 and "stft" in recipe.adversary.kinds:
+        windows += recipe.adversary.windows
+    length = round(recipe.data.crop * recipe.model.sample_rate / recipe.model.hop_length) * recipe.model.hop_length
+    if length - delay < max(windows):
+        needed = (max(windows) + delay + recipe.model.hop_length) / recipe.model.sample_rate
+        raise ConfigError(
+            f"data.crop: {recipe.data.crop} s is shorter than the longest window; at least {needed:.2f} s"
+        )

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+from typing import Annotated, NoReturn, cast
 
 import typer
 
 from codec.cli import decode, encode, info, models, train
 from codec.cli import evaluate as eval_command
 from codec.errors import CodecError
+from codec.files import describe_os_error
+
+# Click's base of all usage errors; newer versions of typer bring their own copy of click, so it has no steady address.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="codec",
-    help="Neural audio codec and speech tokenizer: speech in, a few hundred integers a second out, speech back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from codec import __version__
+
+        typer.echo(f"codec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Neural audio codec and speech tokenizer: speech in, a few hundred integers a second out, speech back."""
+
+
 app.command("encode")(encode.encode)
 app.command("decode")(decode.decode)
 app.command("info")(info.info)
@@ -27,16 +53,49 @@ app.command("eval")(eval_command.evaluate)
 
 
 def main() -> None:
-    """Run the command; an error is one line on stderr and exit code 1, Ctrl-C is 130."""
+    """Run the command; an error is one line on stderr.
+
+    Exit codes: 0; 1 for an error; 2 for wrong usage; 3 where a damaged file was decoded in part; 130 after Ctrl-C; 143
+    and 129 where the system or the closed terminal ended it.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
-        app()
+        code = app(prog_name="codec", standalone_mode=False)
     except CodecError as error:
-        print(f"codec: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        _stop(str(error), 1)
+    except USAGE_ERROR as error:
+        _stop_usage(cast(typer.BadParameter, error))
     except KeyboardInterrupt:
-        print("codec: interrupted; nothing is half written", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+        code = 130
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does. Python would complain once more at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(1)
+    except OSError as error:
+        _stop(f"{error.filename or 'system'}: {describe_os_error(error)}", 1)
+    if code == 130:  # what typer makes of Ctrl-C
+        _stop("interrupted; nothing is half written", 130)
+    sys.exit(code or 0)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as after an error, so that files that are half written are removed."""
+    signal.signal(number, signal.SIG_IGN)
+    _stop(f"ended by {signal.Signals(number).name}; nothing is half written", 128 + number)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(f"codec: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _stop_usage(error: typer.BadParameter) -> NoReturn:
+    """One line, and where to read more. A bare `codec` carries the whole help as its message."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    command = error.ctx.command_path if error.ctx is not None else "codec"
+    _stop(f"{' '.join(error.format_message().split())} (see {command} --help)", error.exit_code)

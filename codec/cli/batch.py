@@ -13,6 +13,7 @@ from typing import BinaryIO
 import typer
 
 from codec.errors import CodecError
+from codec.files import describe_os_error
 
 AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 PIPE = "-"
@@ -27,6 +28,7 @@ class Job:
 
     source: Path | None
     target: Path | None
+    makes_folder: bool = False  # the target lies in a folder that the user named as such; it is made if missing
 
     @property
     def name(self) -> str:
@@ -52,26 +54,42 @@ def plan(sources: Sequence[str], target: str | None, *, suffixes: Sequence[str],
         new_suffix: of the targets.
 
     Raises:
-        typer.BadParameter: two sources for one target, or no source.
+        typer.BadParameter: two sources for one target, a source that would be its own target, or no source.
     """
-    found = [(path, base) for source in sources for path, base in _find(source, suffixes)]
+    if "" in sources or target == "":
+        raise typer.BadParameter("an empty name; give a file, a folder or -")
+    found = [(path, base) for source in sources for path, base in find(source, suffixes)]
     if not found:
         raise typer.BadParameter(f"{' '.join(sources)}: no file ending in {', '.join(suffixes)} there")
-    many = len(found) > 1 or any(Path(source).is_dir() for source in sources if source != PIPE)
+    many = len(found) > 1 or any(_is_many(source) for source in sources)
     if many and target is not None and (target == PIPE or (Path(target).exists() and not Path(target).is_dir())):
         raise typer.BadParameter(f"{target}: {len(found)} files need a folder as target")
-    jobs = [Job(path, _target(path, base, target, new_suffix, many)) for path, base in found]
-    seen: dict[Path, str] = {}
-    for job in jobs:
-        if job.target is not None and job.target in seen:
-            raise typer.BadParameter(f"{seen[job.target]} and {job.name} would both become {job.target}; rename one")
-        if job.target is not None:
-            seen[job.target] = job.name
+    to_folder = target is not None and target != PIPE and (many or target.endswith("/") or Path(target).is_dir())
+    jobs = [Job(path, _target(path, base, target, new_suffix, to_folder), to_folder) for path, base in found]
+    _check_targets(jobs)
     return jobs
 
 
-def _find(source: str, suffixes: Sequence[str]) -> Iterator[tuple[Path | None, Path | None]]:
-    """Paths with the folder that they were found under."""
+def _is_many(source: str) -> bool:
+    """Whether a source can stand for several files: a folder, or a glob pattern."""
+    return source != PIPE and (Path(source).is_dir() or (not Path(source).exists() and glob.has_magic(source)))
+
+
+def _check_targets(jobs: Sequence[Job]) -> None:
+    seen: dict[Path, str] = {}
+    for job in jobs:
+        if job.target is None:
+            continue
+        place = job.target.resolve()
+        if job.source is not None and place == job.source.resolve():
+            raise typer.BadParameter(f"{job.name}: is source and target; name another target")
+        if place in seen:
+            raise typer.BadParameter(f"{seen[place]} and {job.name} would both become {job.target}; rename one")
+        seen[place] = job.name
+
+
+def find(source: str, suffixes: Sequence[str]) -> Iterator[tuple[Path | None, Path | None]]:
+    """Paths with the folder that they were found under; None for stdin."""
     path = Path(source)
     if source == PIPE:
         yield None, None
@@ -87,19 +105,16 @@ def _find(source: str, suffixes: Sequence[str]) -> Iterator[tuple[Path | None, P
         yield path, None
 
 
-def _target(path: Path | None, base: Path | None, target: str | None, suffix: str, many: bool) -> Path | None:
+def _target(path: Path | None, base: Path | None, target: str | None, suffix: str, to_folder: bool) -> Path | None:
     if target == PIPE or (path is None and target is None):
         return None
-    if target is not None and path is None:
+    if target is not None and not to_folder:
         return Path(target)
-    assert path is not None
+    inside = Path("stdin") if path is None else path.relative_to(base) if base is not None else Path(path.name)
     if target is None:
+        assert path is not None
         return path.with_suffix(suffix)
-    folder = Path(target)
-    if not many and not folder.is_dir() and not target.endswith("/"):
-        return folder
-    inside = path.relative_to(base) if base is not None else Path(path.name)
-    return (folder / inside).with_suffix(suffix)
+    return (Path(target) / inside).with_suffix(suffix)
 
 
 @dataclass(frozen=True)
@@ -132,10 +147,8 @@ def run_jobs(
     partial = False
     with _progress(jobs, seconds_of) as (advance, say):
         for job in jobs:
-            if job.target is not None:
-                job.target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                outcome = work(job, advance(job))
+                outcome = _do(job, work, advance(job))
             except CodecError as error:
                 failures.append((job.name, str(error)))
                 if len(jobs) > 1:
@@ -145,12 +158,25 @@ def run_jobs(
             if not quiet:
                 say(outcome.line)
     if failures:
-        _print_failures(failures, len(jobs))
+        print_failures(failures, len(jobs))
         return 1
     return 3 if partial else 0
 
 
-def _print_failures(failures: Sequence[tuple[str, str]], n_jobs: int) -> None:
+def _do(job: Job, work: Callable[[Job, Progress], Outcome], progress: Progress) -> Outcome:
+    """One job, with the system's errors as ours. Raises: CodecError; BrokenPipeError where nobody reads on."""
+    try:
+        if job.makes_folder and job.target is not None:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        return work(job, progress)
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        raise CodecError(f"{failure.filename or job.name}: {describe_os_error(failure)}") from failure
+
+
+def print_failures(failures: Sequence[tuple[str, str]], n_jobs: int) -> None:
+    """One line for a single job, else a table on stderr: names and reasons."""
     if n_jobs == 1:
         typer.echo(f"codec: {failures[0][1]}", err=True)
         return
@@ -175,7 +201,8 @@ def _progress(
         yield (lambda job: lambda seconds: None), (lambda line: typer.echo(line, err=True))
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,11 +13,11 @@ from codec.cli.options import DeviceOption, OverwriteOption, QuietOption
 
 def decode(
     source: Annotated[str, typer.Argument(help=".codes file, folder, glob pattern, or - for stdin.")],
-    target: Annotated[Optional[str], typer.Argument(help=".wav, .flac, .ogg, .opus or .mp3 file, folder, or -.")] = None,  # noqa: UP045
-    model: Annotated[Optional[str], typer.Option("--model", "-m", help="Where the file's model lies.")] = None,  # noqa: UP045
-    sample_rate: Annotated[Optional[int], typer.Option(help="Hz; the model's when left out.")] = None,  # noqa: UP045
+    target: Annotated[str | None, typer.Argument(help=".wav, .flac, .ogg, .opus or .mp3 file, folder, or -.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Where the file's model lies.")] = None,
+    sample_rate: Annotated[int | None, typer.Option(help="Hz; the model's when left out.")] = None,
     start: Annotated[float, typer.Option(help="Decode from this second on.")] = 0.0,
-    end: Annotated[Optional[float], typer.Option(help="Decode up to this second.")] = None,  # noqa: UP045
+    end: Annotated[float | None, typer.Option(help="Decode up to this second.")] = None,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -27,11 +27,11 @@ def decode(
     from codec.transcode import DecodeOptions, decode_file, open_named_model  # not for --help
 
     options = DecodeOptions(sample_rate, start, end, overwrite)
-    opened = functools.cache(lambda name, digest: open_named_model(name, digest, model=model, device=device))
+    opened = functools.cache(lambda name: open_named_model(name, model=model, device=device))
 
     def work(job: Job, progress: Progress) -> Outcome:
         done = decode_file(
-            lambda header: opened(header.model, header.weights_hash),
+            lambda header: opened(header.model),
             job.open_source(),
             job.open_target(),
             options,

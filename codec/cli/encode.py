@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from codec.cli.batch import AUDIO_SUFFIXES, Job, Outcome, Progress, plan, run_jobs
-from codec.cli.options import DeviceOption, ModelOption, OverwriteOption, QuietOption, parse_bitrate
+from codec.cli.options import (
+    ChannelsChoice,
+    DeviceOption,
+    ModeChoice,
+    ModelOption,
+    OverwriteOption,
+    QuietOption,
+    parse_bitrate,
+)
+from codec.errors import CodesError
 from codec.hub import DEFAULT
 
 
 def encode(
     source: Annotated[str, typer.Argument(help="Audio file, folder, glob pattern, or - for stdin.")],
-    target: Annotated[Optional[str], typer.Argument(help=".codes file, folder, or - for stdout.")] = None,  # noqa: UP045
+    target: Annotated[str | None, typer.Argument(help=".codes file, folder, or - for stdout.")] = None,
     model: ModelOption = DEFAULT,
-    bitrate: Annotated[Optional[str], typer.Option(help="Most bits a second of a channel: 2000 or 2k.")] = None,  # noqa: UP045
-    codebooks: Annotated[Optional[int], typer.Option(help="Codebooks to use, instead of a bitrate.")] = None,  # noqa: UP045
-    channels: Annotated[str, typer.Option(help="mix: to mono. keep: each channel side by side.")] = "mix",
-    mode: Annotated[str, typer.Option(help="block: throughput. frame: as a live stream would.")] = "block",
+    bitrate: Annotated[str | None, typer.Option(help="Most bits a second of a channel: 2000 or 2k.")] = None,
+    codebooks: Annotated[int | None, typer.Option(help="Codebooks to use, instead of a bitrate.")] = None,
+    channels: Annotated[
+        ChannelsChoice, typer.Option(help="mix: to mono. keep: each channel side by side.")
+    ] = ChannelsChoice.MIX,
+    mode: Annotated[
+        ModeChoice, typer.Option(help="block: throughput. frame: as a live stream would.")
+    ] = ModeChoice.BLOCK,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Encode speech to .codes files."""
+    bits_per_second = parse_bitrate(bitrate)
     jobs = plan([source], target, suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
-    from codec.api import load  # numpy and the audio libraries: not for --help
+    from codec.api import choose_codebooks, load  # numpy and the audio libraries: not for --help
     from codec.transcode import EncodeOptions, encode_file
 
-    options = EncodeOptions(codebooks, parse_bitrate(bitrate), mode, channels, overwrite)
     loaded = load(model, device=device)
+    try:
+        count = choose_codebooks(loaded.info, codebooks=codebooks, bitrate=bits_per_second)
+    except CodesError as error:
+        raise typer.BadParameter(str(error)) from None
+    options = EncodeOptions(codebooks=count, mode=mode.value, channels=channels.value, overwrite=overwrite)
 
     def work(job: Job, progress: Progress) -> Outcome:
         done = encode_file(loaded, job.open_source(), job.open_target(), options, progress)

@@ -18,7 +18,12 @@ def info(
     """Print what .codes files say of themselves, after checking every block."""
     code = 0
     for path in files:
-        facts = describe(path)
+        try:
+            facts = describe(path)
+        except CodesFileError as error:
+            typer.echo(f"codec: {error}", err=True)
+            code = 1
+            continue
         if as_json:
             typer.echo(json.dumps(facts))
         else:
@@ -26,7 +31,7 @@ def info(
             for key, value in facts.items():
                 if key != "file":
                     typer.echo(f"  {key:<14} {value}")
-        code = 3 if facts["damage"] else code
+        code = code or (3 if facts["damage"] else 0)
     raise typer.Exit(code)
 
 

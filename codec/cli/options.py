@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
-
-from codec.errors import CodesError
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="An embedded model's name, or a model folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+class ChannelsChoice(StrEnum):
+    """What becomes of several channels."""
+
+    MIX = "mix"
+    KEEP = "keep"
+
+
+class ModeChoice(StrEnum):
+    """How many frames go through the network at once."""
+
+    BLOCK = "block"
+    FRAME = "frame"
 
 
 def parse_bitrate(text: str | None) -> float | None:
@@ -21,7 +34,7 @@ def parse_bitrate(text: str | None) -> float | None:
     (2000.0, 1500.0)
 
     Raises:
-        CodesError: not a bitrate.
+        typer.BadParameter: not a bitrate.
     """
     if text is None:
         return None
@@ -30,9 +43,9 @@ def parse_bitrate(text: str | None) -> float | None:
     try:
         value = float(number.removesuffix("k")) * factor
     except ValueError:
-        raise CodesError(f"--bitrate {text}: not a bitrate; write 2000 or 2k") from None
+        raise typer.BadParameter(f"--bitrate {text}: not a bitrate; write 2000 or 2k") from None
     if not 0 < value < 1e9:
-        raise CodesError(f"--bitrate {text}: not a bitrate; write 2000 or 2k")
+        raise typer.BadParameter(f"--bitrate {text}: not a bitrate; write 2000 or 2k")
     if value < 100:
-        raise CodesError(f"--bitrate {text}: {value:g} bits per second; for kilobits write {text}k")
+        raise typer.BadParameter(f"--bitrate {text}: {value:g} bits per second; for kilobits write {text}k")
     return value

@@ -16,7 +16,7 @@ Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]
 State = tuple[NDArray[Any], ...]
 
-ENGINES = ("torch",)
+ENGINES = ("onnx", "torch")
 
 
 class Engine(Protocol):
@@ -24,7 +24,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`torch`."""
+        """`onnx` or `torch`."""
 
     def init_encoder(self, batch: int) -> State:
         """The encoder's state before the first sample, for `batch` rows."""
@@ -44,7 +44,7 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
 
     Args:
         folder: the model.
-        engine: `torch`, or `auto` for the best one that is installed.
+        engine: `onnx`, `torch`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
         device: cpu, cuda or mps.
 
     Raises:
@@ -53,6 +53,10 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
     """
     if engine not in ("auto", *ENGINES):
         raise ModelError(f"engine {engine!r}: unknown; use auto or {', '.join(ENGINES)}")
+    if engine == "auto":
+        engine = "onnx" if device == "cpu" and folder.has_graphs else "torch"
+    if engine == "onnx":
+        return _open_onnx(folder, device)
     try:
         from codec.engine.torch_engine import TorchEngine  # heavy: only where a model runs
     except ModuleNotFoundError as error:
@@ -60,3 +64,13 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
             raise
         raise MissingExtraError("torch", "torch", need="the torch engine") from None
     return TorchEngine(folder, device=device)
+
+
+def _open_onnx(folder: ModelFolder, device: str) -> Engine:
+    if not folder.has_graphs:
+        raise ModelError(f"{folder.path}: has no ONNX graphs; write them with `codec export`, or use the torch engine")
+    if device != "cpu":
+        raise ModelError(f"device {device!r}: the onnx engine runs on the cpu; use engine='torch'")
+    from codec.engine.onnx_engine import OnnxEngine  # heavy: only where a model runs
+
+    return OnnxEngine(folder)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from codec.engine import Audio, Codes, State
-from codec.errors import ModelError
+from codec.errors import ConfigError, ModelError
 from codec.modelfolder import ModelFolder
 from codec.network import Network
 
@@ -60,11 +60,19 @@ def load_network(folder: ModelFolder) -> Network:
     Raises:
         ModelError: weights that are missing, left over or of another shape, by name.
     """
-    network = Network(folder.config)
+    try:
+        network = Network(folder.config)
+    except ConfigError as error:
+        raise ModelError(f"{folder.path / 'model.json'}: {error}; install the model again") from None
     try:
         weights = load_file(folder.weights_path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{folder.weights_path}: cannot be read ({error}); install the model again") from None
+    made = network.info(folder.info.name, folder.info.licence)
+    for name in ("sample_rate", "hop_length", "delay", "codebook_sizes", "divisors", "prefixes"):
+        if getattr(made, name) != getattr(folder.info, name):
+            said = f"{getattr(folder.info, name)}, its network has {getattr(made, name)}"
+            raise ModelError(f"{folder.path / 'model.json'}: {name} is {said}; install the model again")
     own = network.state_dict()
     for what, keys in (("missing", own.keys() - weights.keys()), ("unknown", weights.keys() - own.keys())):
         if keys:
@@ -84,7 +92,10 @@ def _device(name: str) -> torch.device:
         raise ModelError(f"device {name!r}: unknown; use cpu, cuda or mps")
     if not there[kind]:
         raise ModelError(f"device {name!r}: this machine has none; use device='cpu'")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"device {name!r}: unknown; use cpu, cuda or mps") from None
 
 
 def _to_numpy(tensors: tuple[Tensor, ...]) -> State:

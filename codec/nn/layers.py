@@ -95,7 +95,10 @@ class Chain(Layer):
 
     @property
     def receptive_field(self) -> int | None:
-        """Followed from the first output step of a group, the one that sees the oldest input, back to the input."""
+        """Followed from the first output step of a group, the one that sees the oldest input, back to the input.
+
+        A bound where a stride picks from a transposed conv whose kernel is no multiple of its own stride.
+        """
         oldest = 0
         for layer in reversed(self._items()):
             own = layer.receptive_field

@@ -1,0 +1,113 @@
+"""`codec eval`: what a model scores on audio files."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codec.cli.batch import AUDIO_SUFFIXES, find, print_failures
+from codec.cli.options import DeviceOption, QuietOption
+from codec.errors import CodecError, CodesError
+from codec.files import describe_os_error
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An embedded model's name, or a model folder.")],
+    data: Annotated[str, typer.Argument(help="Folder of audio files, glob pattern, or one file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.csv, report.json and report.html.")] = None,
+    codebooks: Annotated[str | None, typer.Option(help="How many to decode with, such as 2,4,8.")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Files to hear and see in report.html.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, spread evenly.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that score; leave one core to the codec.")] = 1,
+    device: DeviceOption = "cpu",
+    quiet: QuietOption = False,
+) -> None:
+    """Score a model on audio files: PESQ-WB, STOI, ESTOI, SI-SDR, mel distance, speed, use of the codebooks."""
+    counts = parse_codebooks(codebooks)
+    files = find_files(data)
+    from codec import evaluate as evaluation  # numpy and the metrics: not for --help
+    from codec.api import choose_codebooks, load
+
+    if limit is not None:
+        names = list(files)
+        files = {names[i]: files[names[i]] for i in evaluation.spread(len(names), limit)}
+    loaded = load(model, device=device)
+    try:
+        for count in counts:
+            choose_codebooks(loaded.info, codebooks=count)
+    except CodesError as error:
+        raise typer.BadParameter(str(error)) from None
+    if out is not None:
+        _make_folder(out)  # now, not after an hour's work
+    about = {"data": data, "command": shlex.join(["codec", *sys.argv[1:]])}
+    with _progress(len(files), quiet=quiet) as progress:
+        result = evaluation.evaluate(
+            loaded, files, codebooks=counts, examples=examples, jobs=jobs, progress=progress, about=about
+        )
+    from rich.console import Console
+
+    from codec import report
+
+    # A pipe has no width; rich would take 80 columns and fold the numbers.
+    Console(width=None if sys.stdout.isatty() else 140).print(report.table(result))
+    if out is not None:
+        for path in report.write_report(out, result):
+            typer.echo(str(path), err=True)
+    if result.skipped:
+        print_failures(result.skipped, max(2, len(files)))
+        raise typer.Exit(1)
+
+
+def parse_codebooks(text: str | None) -> tuple[int, ...]:
+    """`2,4,8` to numbers.
+
+    >>> parse_codebooks("2,4"), parse_codebooks(None)
+    ((2, 4), ())
+
+    Raises:
+        typer.BadParameter: not numbers.
+    """
+    try:
+        return tuple(int(part) for part in text.split(",")) if text is not None else ()
+    except ValueError:
+        raise typer.BadParameter(f"--codebooks {text}: not numbers; write 2,4,8") from None
+
+
+def find_files(data: str) -> dict[str, Path]:
+    """Audio files by the name that a report gives them: their place in the folder.
+
+    Raises:
+        typer.BadParameter: none there.
+    """
+    found = [(path, base) for path, base in find(data, AUDIO_SUFFIXES) if path is not None]
+    files = {str(path if base is None else path.relative_to(base)): path for path, base in found}
+    if not files or not data:
+        raise typer.BadParameter(f"{data or 'an empty name'}: no file ending in {', '.join(AUDIO_SUFFIXES)} there")
+    return files
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise CodecError(f"{out}: cannot be made a folder: {describe_os_error(failure)}") from failure
+
+
+@contextlib.contextmanager
+def _progress(n_files: int, *, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """A bar with ETA on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=n_files)
+        yield lambda name: bar.update(task, advance=1, description=Path(name).name)

@@ -1,0 +1,83 @@
+"""The onnxruntime engine: numpy and onnxruntime alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from codec.engine import Audio, Codes, State
+from codec.errors import ModelError
+from codec.modelfolder import DECODER, ENCODER, ModelFolder
+
+
+class OnnxEngine:
+    """Runs a model's graphs on the CPU, on one thread: the same sums in the same order on any number of cores."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self._encoder = _Graph(folder.path / ENCODER, folder.info.weights_hash)
+        self._decoder = _Graph(folder.path / DECODER, folder.info.weights_hash)
+
+    @property
+    def name(self) -> str:
+        """`onnx`."""
+        return "onnx"
+
+    def init_encoder(self, batch: int) -> State:
+        """As `Engine`."""
+        return self._encoder.init_state(batch)
+
+    def init_decoder(self, batch: int) -> State:
+        """As `Engine`."""
+        return self._decoder.init_state(batch)
+
+    def encode_step(self, audio: Audio, state: State, n_codebooks: int) -> tuple[Codes, State]:
+        """As `Engine`."""
+        codes, after = self._encoder.run(audio, state)
+        return codes[:, :n_codebooks], after
+
+    def decode_step(self, codes: Codes, state: State) -> tuple[Audio, State]:
+        """As `Engine`."""
+        return self._decoder.run(codes, state)
+
+
+class _Graph:
+    """One graph, opened at its first use: who only encodes does not wait for the decoder."""
+
+    def __init__(self, path: Path, weights_hash: str) -> None:
+        self._path, self._weights_hash = path, weights_hash
+        self._session: Any = None
+
+    def init_state(self, batch: int) -> State:
+        """Zeros."""
+        self._open()
+        return tuple(np.zeros((batch, *shape), np.float32) for shape in self._shapes)
+
+    def run(self, x: Any, state: State) -> tuple[Any, State]:
+        """One step."""
+        feeds = dict(zip(self._names, (x, *state), strict=True))
+        first, *after = self._session.run(self._outputs, feeds)
+        return first, tuple(after)
+
+    def _open(self) -> None:
+        if self._session is not None:
+            return
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors come as exceptions, and are told once
+        try:
+            self._session = onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors have no common base
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{self._path}: onnxruntime cannot open it ({reason}); use the torch engine") from None
+        found = self._session.get_modelmeta().custom_metadata_map.get("weights_hash")
+        if found != self._weights_hash:
+            raise ModelError(
+                f"{self._path}: made for weights {str(found)[:12]}, not {self._weights_hash[:12]}; export again"
+            )
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._names = [x.name for x in inputs]
+        self._outputs = [x.name for x in outputs]
+        self._shapes = [tuple(x.shape[1:]) for x in inputs[1:]]

@@ -1,0 +1,52 @@
+"""A model folder's networks as `encoder.onnx` and `decoder.onnx`.
+
+encoder: audio (B, 1, n * hop_length), states -> codes (B, Q, n) of all codebooks, next states
+decoder: codes (B, q, n) of any prefix that decodes, states -> audio (B, 1, n * hop_length), next states
+
+Batch and block length are dynamic; `state_0, state_1, ...` become `next_state_0, ...`; the first states are zeros.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from codec.engine.torch_engine import load_network
+from codec.export.builder import Builder, stored_tensors
+from codec.export.emit import Value, Writer, emit, emit_decode, emit_encode
+from codec.modelfolder import DECODER, ENCODER, ModelFolder, read_model, write_model
+from codec.network import Network
+
+
+def write_graphs(path: Path) -> ModelFolder:
+    """Write both graphs into a model folder and note them in its model.json.
+
+    Raises:
+        ModelError: a folder that cannot be read, or a layer without an ONNX form.
+    """
+    folder = read_model(path)
+    network = load_network(folder)
+    metadata = {"model": folder.info.name, "weights_hash": folder.info.weights_hash}
+    for name, build in ((ENCODER, _encoder), (DECODER, _decoder)):
+        graph = Builder(stored_tensors(folder.weights_path))
+        writer = Writer(graph, {module: key for key, module in network.named_modules()})
+        build(writer, network)
+        for i, (value, shape) in enumerate(writer.states):
+            graph.output(f"next_state_{i}", value, ["batch", *shape])
+        onnx.save(graph.model(Path(name).stem, metadata), path / name)
+        onnx.checker.check_model(str(path / name))
+    return write_model(path, folder.info, folder.config)
+
+
+def _encoder(writer: Writer, network: Network) -> None:
+    audio = writer.graph.input("audio", ["batch", 1, "samples"])
+    codes = emit_encode(writer, network.bottleneck, emit(writer, network.encoder, Value(audio)))
+    writer.graph.output("codes", codes, ["batch", network.bottleneck.n_codebooks, "frames"], TensorProto.INT64)
+
+
+def _decoder(writer: Writer, network: Network) -> None:
+    codes = writer.graph.input("codes", ["batch", "codebooks", "frames"], TensorProto.INT64)
+    audio = emit(writer, network.decoder, emit_decode(writer, network.bottleneck, codes))
+    writer.graph.output("audio", writer.first(audio), ["batch", 1, "samples"])

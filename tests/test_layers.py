@@ -1,0 +1,117 @@
+"""The house has floors: an import goes down, never up, nor sideways between train and export (CONTRIBUTING, the house)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# module or package -> floor; the longest matching name counts. A module may import its own floor, but train and export.
+FLOORS = {
+    "codec.errors": 0,
+    "codec.config": 0,
+    "codec.containers": 0,
+    "codec.files": 0,
+    "codec.arrays": 1,
+    "codec.audio": 1,
+    "codec.audiowriter": 1,
+    "codec.codesfile": 1,
+    "codec.codespacking": 1,
+    "codec.codesreader": 1,
+    "codec.engine": 1,
+    "codec.hub": 1,
+    "codec.metrics": 1,
+    "codec.modelfolder": 1,
+    "codec.scores": 1,
+    "codec.spectrogram": 1,
+    "codec.network": 2,
+    "codec.nn": 2,
+    "codec.quantize": 2,
+    "codec.engine.onnx_engine": 3,
+    "codec.engine.torch_engine": 3,
+    "codec.api": 4,
+    "codec.codes": 4,
+    "codec.evaluate": 4,
+    "codec.report": 4,
+    "codec.reportpage": 4,
+    "codec.stream": 4,
+    "codec.transcode": 4,
+    "codec": 4,
+    "codec.export": 5,
+    "codec.train": 5,
+    "codec.recipes": 5,
+    "codec.cli": 6,
+    "codec.__main__": 6,
+}
+# Imports inside a function are allowed where a package is heavy (STYLE, rooms and floors).
+LATE = {("codec.engine", "codec.engine.onnx_engine"), ("codec.engine", "codec.engine.torch_engine")}
+TORCH_ROOMS = (
+    "codec.nn",
+    "codec.quantize",
+    "codec.network",
+    "codec.engine.torch_engine",
+    "codec.train",
+    "codec.export",
+)
+ONNX_ROOMS = ("codec.engine.onnx_engine", "codec.export")
+
+
+def name_of(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[0] in ("train", "export", "recipes"):
+        parts.insert(0, "codec")
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(module: str) -> int:
+    while module not in FLOORS:
+        module = module.rpartition(".")[0]
+    return FLOORS[module]
+
+
+def imports_of(path: Path) -> set[str]:
+    """All names imported anywhere in a file, and `from a import b` as a.b where that is a module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            found.add(node.module)
+    return found
+
+
+def sources() -> list[Path]:
+    files = [p for folder in ("codec", "train", "export") for p in sorted((ROOT / folder).rglob("*.py"))]
+    links = [ROOT / "codec" / name for name in ("train", "export", "recipes")]
+    return [p for p in files if not any(link in p.parents for link in links)]
+
+
+@pytest.mark.parametrize("path", sources(), ids=name_of)
+def test_an_import_goes_down(path: Path) -> None:
+    module = name_of(path)
+    modules = {name_of(p) for p in sources()}
+    for imported in imports_of(path) & modules:
+        if imported == "codec" or (module, imported) in LATE:
+            continue
+        assert floor_of(imported) <= floor_of(module), f"{module} imports {imported}, which is above it"
+        sideways = (
+            {module.split(".")[1], imported.split(".")[1]} if module.count(".") and imported.count(".") else set()
+        )
+        assert sideways != {"train", "export"}, f"{module} imports {imported}: train and export do not know each other"
+
+
+@pytest.mark.parametrize("path", sources(), ids=name_of)
+def test_torch_and_onnxruntime_are_imported_only_where_they_belong(path: Path) -> None:
+    module = name_of(path)
+    roots = {name.partition(".")[0] for name in imports_of(path)}
+    assert module.startswith(TORCH_ROOMS) or "torch" not in roots
+    assert module.startswith(ONNX_ROOMS) or "onnxruntime" not in roots
+
+
+def test_every_module_has_a_floor() -> None:
+    top = {".".join(name_of(path).split(".")[:2]) for path in sources()}
+    assert top - set(FLOORS) == set()

@@ -1,0 +1,113 @@
+"""Losses: values worked out by hand, zero at equality, finite gradients everywhere."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from codec.train import losses
+
+RATE = 16000
+ALL = dict.fromkeys(losses.LOSSES, 1.0)
+
+
+def noise(seed: int = 0, length: int = 4096) -> Tensor:
+    return 0.1 * torch.randn(2, length, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_term_is_zero_where_the_audio_is_the_same() -> None:
+    values = losses.terms(noise(), noise(), ALL, RATE)
+    assert sorted(values) == sorted(losses.LOSSES)
+    assert all(float(x) == pytest.approx(0.0, abs=1e-6) for x in values.values())
+
+
+def test_a_term_of_weight_zero_is_not_computed() -> None:
+    assert list(losses.terms(noise(), noise(1), {"mel": 1.0, "complex": 0.0}, RATE)) == ["mel"]
+
+
+def test_a_gain_of_ten_is_a_mel_distance_of_one() -> None:
+    # log10 of a magnitude ten times as large, in every band and every window.
+    assert float(losses.terms(noise(), noise() * 10, {"mel": 1.0}, RATE)["mel"]) == pytest.approx(1.0, abs=0.005)
+
+
+def test_silence_for_speech_is_a_complex_distance_of_one() -> None:
+    # The error is the target itself, over the target's energy.
+    assert float(losses.terms(noise(), torch.zeros(2, 4096), {"complex": 1.0}, RATE)["complex"]) == pytest.approx(
+        1.0, abs=1e-3
+    )
+
+
+def test_the_inverted_wave_is_a_complex_distance_of_four_and_a_mel_distance_of_zero() -> None:
+    values = losses.terms(noise(), -noise(), {"complex": 1.0, "mel": 1.0}, RATE)
+    assert float(values["complex"]) == pytest.approx(4.0, abs=2e-3)
+    assert float(values["mel"]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_inverted_wave_is_a_third_of_pi_in_phase() -> None:
+    # Each bin is off by pi; group delay and frequency, the other two thirds, are right.
+    assert float(losses.terms(noise(), -noise(), {"phase": 1.0}, RATE)["phase"]) == pytest.approx(math.pi / 3, rel=0.02)
+
+
+def test_waveform_is_relative_to_the_target() -> None:
+    target = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
+    assert float(losses.waveform(target, target * 0.5)) == pytest.approx(0.5)
+
+
+def test_the_weighted_sum() -> None:
+    values = {"mel": torch.tensor(2.0), "complex": torch.tensor(3.0)}
+    assert float(losses.weigh(values, {"mel": 10.0, "complex": 0.5, "other": 7.0})) == 21.5
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-42, 1e-20, 1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("silent", ["target", "made", "neither"])
+def test_gradients_are_finite_at_silence_denormals_and_overload(scale: float, silent: str) -> None:
+    target = noise() * (0.0 if silent == "target" else scale)
+    made = (noise(1) * (0.0 if silent == "made" else scale)).requires_grad_()
+    losses.weigh(losses.terms(target, made, ALL, RATE), ALL).backward()  # type: ignore[no-untyped-call]
+    assert made.grad is not None
+    assert bool(torch.isfinite(made.grad).all())
+
+
+@pytest.mark.parametrize("term", sorted(losses.LOSSES))
+def test_a_small_step_against_the_gradient_lowers_each_term(term: str) -> None:
+    target, made = noise().double(), (noise() + 0.3 * noise(1)).double().requires_grad_()
+    before = losses.terms(target.float(), made.float(), {term: 1.0}, RATE)[term]
+    (gradient,) = torch.autograd.grad(before, made)
+    after = losses.terms(target.float(), (made - 1e-3 * gradient / gradient.norm()).float(), {term: 1.0}, RATE)[term]
+    assert float(after.detach()) < float(before.detach())
+
+
+def test_hinge_by_hand() -> None:
+    real, fake = [torch.tensor([0.5, 2.0])], [torch.tensor([-3.0, 0.0])]
+    assert float(losses.hinge_discriminator(real, fake)) == pytest.approx(0.25 + 0.5)
+    assert float(losses.hinge_generator(fake)) == pytest.approx((4 + 1) / 2)
+    assert float(losses.hinge_discriminator([torch.zeros(3)] * 2, [torch.zeros(3)] * 2)) == 2.0
+
+
+def test_feature_matching_by_hand_and_detached_on_the_real_side() -> None:
+    real = [[torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)]]
+    fake = [[torch.tensor([2.0, 1.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)]]
+    value = losses.feature_matching(real, fake)
+    assert float(value.detach()) == pytest.approx((1.5 / 2 + 0) / 2)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert real[0][0].grad is None
+    assert fake[0][0].grad is not None
+
+
+@pytest.mark.parametrize("n_fft", losses.MEL_WINDOWS)
+def test_the_mel_bank_is_librosas_up_to_normalisation(n_fft: int) -> None:
+    bank = losses.mel_bank(n_fft, RATE, torch.device("cpu")).numpy()
+    assert bank.sum(1) == pytest.approx(1.0)
+    with warnings.catch_warnings():
+        # Ours gives a filter narrower than a bin that bin; librosa leaves it empty and says so.
+        warnings.filterwarnings("ignore", message="Empty filters", category=UserWarning)
+        theirs = librosa.filters.mel(sr=RATE, n_fft=n_fft, n_mels=len(bank), htk=True, norm=None)
+    sums = theirs.sum(1, keepdims=True)
+    full = sums[:, 0] > 0
+    assert bank[full] == pytest.approx((theirs / np.maximum(sums, 1e-9))[full], abs=1e-4)

@@ -1,0 +1,110 @@
+"""The adversary: discriminators, their optimiser, and what they tell the generator.
+
+>>> adversary = Adversary(AdversaryConfig(windows=(256,), channels=4), seed=0, device=torch.device("cpu"), begin=0)
+>>> values = adversary.terms(torch.zeros(1, 2048), torch.zeros(1, 2048, requires_grad=True))
+>>> sorted(values), float(values["feature_matching"])
+(['adversarial', 'feature_matching'], 0.0)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from codec.train import losses
+from codec.train.config import AdversaryConfig
+from codec.train.discriminators import Discriminators
+from codec.train.optim import make_adamw, set_rate, step_if_finite
+
+BETAS = (0.8, 0.99)  # little memory: the generator changes under it. Source: Kong et al. 2020 (HiFi-GAN), section 3.
+CLIP = 10.0  # norm of the gradient. Source: Kumar et al. 2023 (DAC).
+
+
+class Adversary:
+    """Discriminators of one run, and how they learn.
+
+    Attributes:
+        begin: the step from which on it takes part; its weight in the generator's loss grows from there.
+    """
+
+    def __init__(
+        self,
+        config: AdversaryConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        begin: int,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = config
+        self.device, self.precision = device, precision
+        self.begin = begin
+        # Seeded, so that a run that is killed before its first checkpoint with an adversary gets the same one again.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.discriminators = Discriminators(config).to(device)
+        self.optimizer = make_adamw(self.discriminators.parameters(), rate=config.rate, betas=BETAS, weight_decay=0.0)
+
+    def learn(self, audio: Tensor, audio_hat: Tensor, *, rate: float) -> Tensor:
+        """One update of the discriminators; a gradient that is not finite is left out.
+
+        Args:
+            audio: recordings (B, T).
+            audio_hat: reconstructions (B, T); no gradient goes back into them.
+            rate: learning rate.
+
+        Returns:
+            The hinge loss, scalar, detached; 2 is chance.
+        """
+        set_rate(self.optimizer, rate)
+        with self._autocast():
+            real, _ = self.discriminators(audio)
+            fake, _ = self.discriminators(audio_hat.detach())
+        loss = losses.hinge_discriminator([x.float() for x in real], [x.float() for x in fake])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), CLIP)
+        step_if_finite(self.optimizer, norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def terms(self, audio: Tensor, audio_hat: Tensor) -> dict[str, Tensor]:
+        """The generator's terms, of audio and audio_hat (B, T); the gradient goes into audio_hat alone."""
+        weights = dict(self.discriminators.frozen())
+        with self._autocast():
+            with torch.no_grad():
+                _, real = self.discriminators(audio)
+            scores, fake = functional_call(self.discriminators, weights, (audio_hat,))
+        return {
+            "adversarial": losses.hinge_generator([x.float() for x in scores]),
+            "feature_matching": losses.feature_matching(_floats(real), _floats(fake)),
+        }
+
+    def ramp(self, step: int) -> float:
+        """Share of its weight at a step: grows to 1 within `warmup` steps."""
+        return min(1.0, (step - self.begin + 1) / max(1, self.config.warmup))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "begin": self.begin,
+            "discriminators": self.discriminators.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.begin = int(state["begin"])
+        self.discriminators.load_state_dict(state["discriminators"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+
+def _floats(features: list[list[Tensor]]) -> list[list[Tensor]]:
+    return [[x.float() for x in layers] for layers in features]
