@@ -51,6 +51,7 @@ Audio = npt.NDArray[np.float32]
 Channels = Literal["mix", "keep"]
 
 MIN_SAMPLE_RATE = 8000  # Hz
+MAX_SAMPLE_RATE = 768000  # Hz; the fastest converters there are. A header may claim 2 ** 31, and filters grow with it
 LARGEST = 1e10  # a sample beyond it is damage: float files of integer scale reach 2 ** 31
 BLOCK = 32768  # frames read from a file at once
 MP3_SLACK = 2 * 1152  # samples: encoder delay and padding, which the tag may count or not
@@ -317,6 +318,8 @@ def _check_header(path: str, file: soundfile.SoundFile, name: str) -> None:
     """Refuse what the header alone rules out."""
     if file.samplerate < MIN_SAMPLE_RATE:
         raise AudioError(f"{name}: sample rate {file.samplerate} Hz; at least {MIN_SAMPLE_RATE} Hz is needed")
+    if file.samplerate > MAX_SAMPLE_RATE:
+        raise AudioError(f"{name}: sample rate {file.samplerate} Hz; at most {MAX_SAMPLE_RATE} Hz can be")
     with open(path, "rb") as raw:
         missing = missing_bytes(raw)
     # Less than one sample of all channels can be a wrong rounding of the header's author.

@@ -60,7 +60,7 @@ class Network(nn.Module):
         return self.decoder.step(self.bottleneck.decode(codes), state)
 
     def info(self, name: str, licence: str) -> ModelInfo:
-        """What is known of the model without building it again; the weights' hash is filled in when they are written."""
+        """What is known of the model without building it again; writing the weights fills in their hash."""
         sizes = self.bottleneck.codebook_sizes
         counts = {part: count_parameters(getattr(self, part)) for part in ("encoder", "bottleneck", "decoder")}
         return ModelInfo(

@@ -12,13 +12,12 @@ from typing import Any, Self
 import numpy as np
 
 from codec.arrays import as_audio, as_codes, is_torch, like
-from codec.audio import MIN_SAMPLE_RATE, Resampler, check_samples
+from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Resampler, check_samples
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes, Engine, State
 from codec.errors import AudioError, CodesError
 
 MODES = {"block": 64, "frame": 1}  # frames of one step
-MAX_SAMPLE_RATE = 768000  # Hz; the fastest converters there are
 
 
 def frames_of_mode(mode: str) -> int:

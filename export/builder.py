@@ -1,6 +1,6 @@
 """An ONNX graph, node by node.
 
-The torch exporter makes three times the nodes, and a node costs as much as a small matrix product when one frame is stepped.
+The torch exporter makes more nodes, and when one frame is stepped a node costs as much as a small matrix product.
 Weights stay in the model's safetensors file: the graph points into it, so that torch and onnxruntime share one file.
 
 >>> graph = Builder({})

@@ -42,11 +42,13 @@ def write_graphs(path: Path) -> ModelFolder:
 
 def _encoder(writer: Writer, network: Network) -> None:
     audio = writer.graph.input("audio", ["batch", 1, "samples"])
-    codes = emit_encode(writer, network.bottleneck, emit(writer, network.encoder, Value(audio)))
+    row = writer.graph.op("Unsqueeze", audio, writer.graph.constant([2]))
+    codes = emit_encode(writer, network.bottleneck, emit(writer, network.encoder, Value(row, 1)))
     writer.graph.output("codes", codes, ["batch", network.bottleneck.n_codebooks, "frames"], TensorProto.INT64)
 
 
 def _decoder(writer: Writer, network: Network) -> None:
     codes = writer.graph.input("codes", ["batch", "codebooks", "frames"], TensorProto.INT64)
     audio = emit(writer, network.decoder, emit_decode(writer, network.bottleneck, codes))
-    writer.graph.output("audio", writer.first(audio), ["batch", 1, "samples"])
+    row = writer.graph.op("Squeeze", writer.first(audio), writer.graph.constant([2]))
+    writer.graph.output("audio", row, ["batch", 1, "samples"])

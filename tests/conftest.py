@@ -69,7 +69,8 @@ def embedded() -> Model:
 @pytest.fixture(scope="session")
 def speech() -> Speech:
     """Six seconds, (T,) at 16 kHz."""
-    return read(FIXTURES / "demo.flac")[0][0]
+    samples: Speech = read(FIXTURES / "demo.flac")[0][0]
+    return samples
 
 
 @pytest.fixture(scope="session")

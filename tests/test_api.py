@@ -23,7 +23,7 @@ from codec.modelfolder import WEIGHTS, checksum
 
 Speech = npt.NDArray[np.float32]
 
-LENGTHS = [1, 2, 319, 320, 321, 479, 480, 481, 641, 1009, 7919, 20479, 20480, 20483]
+LENGTHS = [1, 2, 319, 320, 321, 479, 480, 481, 641, 1009, 20483]
 
 
 # shapes, kinds and lengths

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(
             {"empty": b"", "cut": whole[:-9], "flipped": b"\xff" * 8 + whole[8:], "text": b"hello"}[damage]
         )
-    with pytest.raises(TrainError, match="step-00000007.safetensors: .*delete it to go on"):
+    with pytest.raises(TrainError, match=r"step-00000007\.safetensors: .*delete it to go on"):
         checkpoint.load(path)
 
 

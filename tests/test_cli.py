@@ -83,22 +83,22 @@ def test_encode_info_and_decode_as_real_processes(run: Run, tmp_path: Path) -> N
     assert names(tmp_path) == ["x.codes", "x.wav"]
 
 
-def test_stdin_and_stdout_carry_audio_and_codes(run: Run, tiny: Model, tiny_path: Path, speech: Speech) -> None:
-    encoded = run("encode", "-", "-", "--model", tiny_path, stdin=SHORT.read_bytes())
+def test_stdin_and_stdout_carry_audio_and_codes(run: Run, embedded: Model) -> None:
+    encoded = run("encode", "-", "-", stdin=SHORT.read_bytes())
     assert encoded.returncode == 0, encoded.stderr
     assert only_line(encoded.stderr.decode()).startswith("<stdin> -> <stdout>: 3.36 s")
-    decoded = run("decode", "-", "--model", tiny_path, stdin=encoded.stdout)
+    decoded = run("decode", "-", stdin=encoded.stdout)
     assert decoded.returncode == 0, decoded.stderr
     samples = np.frombuffer(decoded.stdout[44:], "<i2")
     audio = soundfile.read(SHORT, dtype="float32")[0]
-    wanted = np.rint(tiny.decode(tiny.encode(audio)) * 32768.0).clip(-32768, 32767)
+    wanted = np.rint(embedded.decode(embedded.encode(audio)) * 32768.0).clip(-32768, 32767)
     assert np.array_equal(samples, wanted)
 
 
 def test_models_lists_the_embedded_one(call: Call) -> None:
     code, out, _ = call("models")
     assert code == 0
-    assert out.startswith("default_16k: 16000 Hz, 50 frames/s, up to 8 codebooks of 1024, 1, 2, 3, 4 kbit/s, latency 50 ms")
+    assert out.startswith("default_16k: 16000 Hz, 50 frames/s, up to 8 codebooks of 1024, 1, 2, 3, 4 kbit/s, latency ")
     assert json.loads(call("models", "--json")[1])["name"] == "default_16k"
 
 
@@ -178,8 +178,8 @@ def test_info_goes_on_after_a_bad_file(call: Call, coded: Path, tmp_path: Path) 
 # ten odd inputs, and some more
 
 
-def wav(path: Path, samples: Sequence[float] | Speech, subtype: str = "FLOAT") -> Path:
-    soundfile.write(path, np.asarray(samples, np.float32), 16000, subtype, format="WAV")
+def wav(path: Path, samples: Sequence[float] | Speech, subtype: str = "FLOAT", rate: int = 16000) -> Path:
+    soundfile.write(path, np.asarray(samples, np.float32), rate, subtype, format="WAV")
     return path
 
 
@@ -202,6 +202,7 @@ ODD_SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "NaN": (lambda path: wav(path, [0.0, 0.1, np.nan]), "sample 2 is NaN"),
     "infinite": (lambda path: wav(path, [np.inf]), "sample 0 is NaN, infinite"),
     "no samples": (lambda path: wav(path, []), "no samples"),
+    "absurd rate": (lambda path: wav(path, [0.0], rate=1 << 30), "at most 768000 Hz can be"),
 }
 
 
@@ -369,12 +370,9 @@ def long_wav(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_the_middle_leaves_nothing_behind(
-    tiny_path: Path, long_wav: Path, tmp_path: Path, number: int, code: int
-) -> None:
-    command = [sys.executable, "-m", "codec", "encode", long_wav, tmp_path / "x.codes"]
-    options = ["--model", tiny_path, "--mode", "frame"]
-    with subprocess.Popen([*map(str, [*command, *options])], stderr=subprocess.PIPE, cwd=ROOT) as process:
+def test_a_signal_in_the_middle_leaves_nothing_behind(long_wav: Path, tmp_path: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-m", "codec", "encode", str(long_wav), str(tmp_path / "x.codes"), "--mode", "frame"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT) as process:
         deadline = time.monotonic() + 120
         while not any(path.stat().st_size for path in tmp_path.iterdir()):
             assert process.poll() is None, process.stderr and process.stderr.read()
@@ -398,7 +396,9 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_left(
     for source, target, limit in ((DEMO, "x.codes", 300), (coded, "x.wav", 20000), (coded, "x.flac", 20000)):
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-            code, _, err = call("decode" if source is coded else "encode", source, tmp_path / target, "--model", tiny_path)
+            code, _, err = call(
+                "decode" if source is coded else "encode", source, tmp_path / target, "--model", tiny_path
+            )
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert code == 1
@@ -406,8 +406,8 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_left(
         assert not names(tmp_path)
 
 
-def test_a_reader_that_goes_away_is_no_error_message(tiny_path: Path, long_wav: Path) -> None:
-    command = [sys.executable, "-m", "codec", "encode", str(long_wav), "-", "--model", str(tiny_path), "--quiet"]
+def test_a_reader_that_goes_away_is_no_error_message(long_wav: Path) -> None:
+    command = [sys.executable, "-m", "codec", "encode", str(long_wav), "-", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -420,10 +420,9 @@ def test_a_reader_that_goes_away_is_no_error_message(tiny_path: Path, long_wav: 
 # eval
 
 
-def test_eval_prints_a_table_and_writes_the_reports(run: Run, tiny_path: Path, tmp_path: Path) -> None:
-    done = run("eval", tiny_path, FIXTURES, "--out", tmp_path / "out", "--limit", "2", "--examples", "1")
-    assert done.returncode == 0, done.stderr
-    table = done.stdout.decode()
+def test_eval_prints_a_table_and_writes_the_reports(call: Call, tiny_path: Path, tmp_path: Path) -> None:
+    code, table, err = call("eval", tiny_path, FIXTURES, "--out", tmp_path / "out", "--limit", "2", "--examples", "1")
+    assert code == 0, err
     assert "PESQ-WB" in table
     assert "RTF decode" in table
     assert names(tmp_path / "out") == ["report.html", "report.json", "scores.csv"]
@@ -443,7 +442,6 @@ def test_eval_prints_a_table_and_writes_the_reports(run: Run, tiny_path: Path, t
 
 
 def test_eval_goes_on_after_a_bad_file_and_tells(call: Call, tiny_path: Path, folder: Path) -> None:
-    (folder / "a.wav").write_bytes(SHORT.read_bytes())
     code, out, err = call("eval", tiny_path, folder, "--codebooks", "2")
     assert code == 1
     assert "2 files" in out

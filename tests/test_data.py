@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from numpy.typing import NDArray
 
 from codec.errors import TrainError
 from codec.train import speechpack
@@ -27,7 +28,7 @@ def write(path: Path, samples: object, rate: int = RATE) -> Path:
     return path
 
 
-def level(value: float, seconds: float = 0.1) -> object:
+def level(value: float, seconds: float = 0.1) -> NDArray[np.float32]:
     return np.full(round(seconds * RATE), value, np.float32)
 
 
@@ -39,7 +40,9 @@ def corpus(*signals: list[float], held: tuple[int, ...] = ()) -> Corpus:
     return Corpus(pcm, starts, lengths, held_out, tuple(str(i) for i in range(len(signals))))
 
 
-def batches(data: Corpus, config: DataConfig = PLAIN, *, length: int = 8, seed: int = 0, noise: Corpus | None = None) -> Batches:
+def batches(
+    data: Corpus, config: DataConfig = PLAIN, *, length: int = 8, seed: int = 0, noise: Corpus | None = None
+) -> Batches:
     return Batches(data, config, length=length, seed=seed, levels={2: 0.5, 4: 0.5}, noise=noise)
 
 
@@ -113,7 +116,7 @@ def test_bad_files_are_left_out_by_name(tmp_path: Path) -> None:
 
 
 def test_files_are_mixed_down_and_resampled(tmp_path: Path) -> None:
-    stereo = np.stack([level(0.5), level(-0.25)], 1)  # type: ignore[call-overload]
+    stereo = np.stack([level(0.5), level(-0.25)], 1)
     files = [write(tmp_path / "stereo.wav", stereo), write(tmp_path / "rate.wav", level(0.25, 0.3), 48000)]
     found, _ = load_corpus(files, tmp_path / "cache", sample_rate=RATE, held_out=0.0)
     assert found.lengths.tolist() == [1600, 1600]
@@ -235,7 +238,7 @@ def test_noise_has_the_asked_ratio_and_share() -> None:
 
 
 def fixtures() -> list[speechpack.Utterance]:
-    found, _ = zip(*[(p, None) for p in sorted(FIXTURES.glob("*0000.flac"))], strict=True)
+    found = sorted(FIXTURES.glob("*0000.flac"))
     return [speechpack.Utterance(p.name, soundfile.read(p, dtype="int16")[0]) for p in found]
 
 
@@ -289,5 +292,5 @@ def test_damaged_packed_speech_is_refused_by_name(tmp_path: Path, damage: str) -
         list(speechpack.read(tmp_path, RATE))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
+def _correlation(a: NDArray[np.int16], b: NDArray[np.int16]) -> float:
     return float(np.corrcoef(a.astype(float), b.astype(float))[0, 1])

@@ -1,4 +1,4 @@
-"""The house has floors: an import goes down, never up, nor sideways between train and export (CONTRIBUTING, the house)."""
+"""The house has floors: an import goes down, never up, nor sideways between train and export (CONTRIBUTING)."""
 
 from __future__ import annotations
 

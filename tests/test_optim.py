@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ def test_the_rate_warms_up_stays_and_falls_to_its_end() -> None:
     rates = [rate_at(step, config) for step in range(1000)]
     assert rates[0] == pytest.approx(0.02)
     assert rates[99:600] == [2.0] * 501
-    assert all(a > b for a, b in zip(rates[600:], rates[601:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[600:]))
     assert rate_at(1000, config) == pytest.approx(0.2)
     assert rate_at(5000, config) == pytest.approx(0.2)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +20,12 @@ from codec.errors import AudioError, CodesError
 Speech = npt.NDArray[np.float32]
 
 # The models come from fixtures of the session: nothing in them changes between examples.
-LAW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MODES = ["block", "frame"]
-N_SAMPLES, N_FRAMES = 24000, 80  # longer than a block of 64 frames
+N_SAMPLES, N_FRAMES = 24000, 77  # longer than a block of 64 frames
 
 CUTS = st.lists(st.integers(0, N_SAMPLES), max_size=8)
+FRAME_CUTS = st.lists(st.integers(0, N_FRAMES), max_size=8)
 LENGTH = st.one_of(st.integers(0, N_SAMPLES), st.sampled_from([0, 1, 319, 320, 321, 20480, 20481]))
 
 
@@ -59,7 +57,7 @@ def test_any_chunking_of_audio_gives_the_same_codes(
 
 
 @LAW
-@given(cuts=st.lists(st.integers(0, N_FRAMES), max_size=8), n_frames=st.integers(0, N_FRAMES), mode=st.sampled_from(MODES))
+@given(cuts=FRAME_CUTS, n_frames=st.integers(0, N_FRAMES), mode=st.sampled_from(MODES))
 def test_any_chunking_of_codes_gives_the_same_audio(
     tiny: Model, speech: Speech, cuts: list[int], n_frames: int, mode: str
 ) -> None:
@@ -223,7 +221,7 @@ def test_bad_codes_are_refused_and_the_stream_goes_on(tiny: Model, codes: npt.ND
 
 
 @pytest.mark.parametrize("options", [{"sample_rate": 7999}, {"sample_rate": 0}, {"channels": 0}, {"channels": -1}])
-def test_a_stream_that_cannot_be_is_refused_when_it_begins(tiny: Model, options: dict[str, int]) -> None:
+def test_a_stream_that_cannot_be_is_refused_when_it_begins(tiny: Model, options: dict[str, Any]) -> None:
     for begin in (tiny.stream_encoder, tiny.stream_decoder):
         with pytest.raises(AudioError, match=next(iter(options))):
             begin(**options)
@@ -288,14 +286,3 @@ def test_the_embedded_model_is_not_late(embedded: Model, speech: Speech) -> None
     lag = int(np.argmax(np.abs(correlation)))
     lag = lag - size if lag > size // 2 else lag
     assert abs(lag) <= 80  # samples; 5 ms, within one pitch period
-
-
-def test_the_numbers_do_not_depend_on_the_process(tiny_path: Path, tiny: Model, speech: Speech) -> None:
-    program = (
-        "import sys, codec, numpy as np; from codec.audio import read;"
-        f"m = codec.load({str(tiny_path)!r}); x = read('tests/fixtures/demo.flac')[0][0][:16000];"
-        "sys.stdout.buffer.write(m.encode(x).data.tobytes())"
-    )
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=root)
-    assert done.stdout == tiny.encode(speech[:16000]).data.tobytes()

@@ -45,7 +45,8 @@ def pcm(path: Path) -> npt.NDArray[np.int16]:
 
 def as_pcm(audio: Speech) -> npt.NDArray[np.int16]:
     """What a 16-bit file holds of audio."""
-    return np.rint(np.atleast_2d(audio) * 32768.0).clip(-32768, 32767).astype(np.int16)
+    samples: npt.NDArray[np.int16] = np.rint(np.atleast_2d(audio) * 32768.0).clip(-32768, 32767).astype(np.int16)
+    return samples
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def coded_by_frame(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.parametrize("mode", ["block", "frame"])
 @pytest.mark.parametrize("codebooks", [2, 4])
-def test_a_file_gives_the_codes_and_the_audio_of_the_api(tiny: Model, tmp_path: Path, mode: str, codebooks: int) -> None:
+def test_a_file_gives_the_codes_and_the_audio_of_the_api(
+    tiny: Model, tmp_path: Path, mode: str, codebooks: int
+) -> None:
     audio, rate = read(FIXTURES / "rhasspy_nathalie_06_24k.flac")
     wanted = tiny.encode(audio[0], rate, codebooks=codebooks, mode=mode)
     source = FIXTURES / "rhasspy_nathalie_06_24k.flac"
@@ -88,7 +91,7 @@ def test_a_stereo_file_gives_what_the_api_gives(tiny: Model, speech: Speech, tmp
     assert np.array_equal(pcm(tmp_path / "x.wav"), as_pcm(tiny.decode(codes)))
 
 
-@pytest.mark.parametrize("n_samples", [1, 319, 320, 321, 16000, 20481])
+@pytest.mark.parametrize("n_samples", [1, 321, 20481])
 def test_the_decoded_file_has_as_many_samples_as_the_source(
     tiny: Model, speech: Speech, tmp_path: Path, n_samples: int
 ) -> None:
@@ -325,10 +328,10 @@ def long_speech(path: Path, speech: Speech, minutes: float) -> Path:
 
 
 def test_memory_does_not_grow_with_the_length_of_the_file(tiny_path: Path, speech: Speech, tmp_path: Path) -> None:
-    short, long = (peaks_mib(tiny_path, long_speech(tmp_path / f"{m}.wav", speech, m)) for m in (0.5, 6))
-    # Six minutes are 22 MiB of float32; one copy of them would show.
-    assert long[0] - short[0] < 8
-    assert long[1] - short[1] < 8
+    short, long = (peaks_mib(tiny_path, long_speech(tmp_path / f"{m}.wav", speech, m)) for m in (0.5, 4))
+    # Four minutes are 15 MiB of float32; one copy of them would show.
+    assert long[0] - short[0] < 6
+    assert long[1] - short[1] < 6
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 >>> adversary = Adversary(AdversaryConfig(windows=(256,), channels=4), seed=0, device=torch.device("cpu"), begin=0)
 >>> values = adversary.terms(torch.zeros(1, 2048), torch.zeros(1, 2048, requires_grad=True))
->>> sorted(values), float(values["feature_matching"])
+>>> sorted(values), values["feature_matching"].item()
 (['adversarial', 'feature_matching'], 0.0)
 """
 
@@ -29,6 +29,7 @@ class Adversary:
 
     Attributes:
         begin: the step from which on it takes part; its weight in the generator's loss grows from there.
+        last: the newest loss of the discriminators, for the log; None before the first update of this process.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Adversary:
         self.config = config
         self.device, self.precision = device, precision
         self.begin = begin
+        self.last: Tensor | None = None
         # Seeded, so that a run that is killed before its first checkpoint with an adversary gets the same one again.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -70,7 +72,8 @@ class Adversary:
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), CLIP)
         step_if_finite(self.optimizer, norm)
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        self.last = loss.detach()
+        return self.last
 
     def terms(self, audio: Tensor, audio_hat: Tensor) -> dict[str, Tensor]:
         """The generator's terms, of audio and audio_hat (B, T); the gradient goes into audio_hat alone."""

@@ -32,7 +32,7 @@ class Balancer:
         self.counts: dict[str, Tensor] = {}  # decayed number of steps: the mean is unbiased from the first step on
 
     def gradient(self, values: Mapping[str, Tensor], weights: Mapping[str, float], audio_hat: Tensor) -> Tensor:
-        """What to send back into audio_hat, in its shape; a step whose norm is not finite is not averaged in.
+        """What to send back into audio_hat, in its shape; a step in which a norm is not finite counts for none.
 
         Args:
             values: losses, functions of audio_hat.
@@ -40,10 +40,12 @@ class Balancer:
             audio_hat: (B, T).
         """
         share = sum(weights[name] for name in values)
+        gradients = {k: torch.autograd.grad(x, audio_hat, retain_graph=True)[0] for k, x in values.items()}
+        norms = {k: x.flatten(1).norm(dim=1).mean() for k, x in gradients.items()}
+        finite = torch.isfinite(torch.stack(list(norms.values()))).all()
         result = torch.zeros_like(audio_hat)
-        for name, value in values.items():
-            (gradient,) = torch.autograd.grad(value, audio_hat, retain_graph=True)
-            mean = self._average(name, gradient.flatten(1).norm(dim=1).mean())
+        for name, gradient in gradients.items():
+            mean = self._average(name, norms[name], finite)
             result += gradient * (weights[name] / share * self.total / (mean + TINY))
         return result
 
@@ -56,11 +58,10 @@ class Balancer:
         self.sums = {name: x.to(device) for name, x in state["sums"].items()}
         self.counts = {name: x.to(device) for name, x in state["counts"].items()}
 
-    def _average(self, name: str, norm: Tensor) -> Tensor:
+    def _average(self, name: str, norm: Tensor, finite: Tensor) -> Tensor:
         zero = torch.zeros_like(norm)
         old_sum, old_count = self.sums.get(name, zero), self.counts.get(name, zero)
         # torch.where, not a branch: no waiting for the device.
-        finite = torch.isfinite(norm)
         self.sums[name] = torch.where(finite, old_sum * self.decay + norm, old_sum)
         self.counts[name] = torch.where(finite, old_count * self.decay + 1, old_count)
         return self.sums[name] / self.counts[name].clamp(min=TINY)

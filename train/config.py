@@ -73,7 +73,7 @@ class OptimConfig:
     max_skips: int = 20  # steps in a row with a gradient that is not finite, before the run stops
     levels: dict[str, float] = field(default_factory=dict)  # codebooks in use: share of the crops; all when empty
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the machine has units for it
-    compile: str = "auto"  # on, off, or auto: on a GPU
+    compile: str = "auto"  # always, never, or auto: on a GPU (on and off are booleans to YAML)
     freeze: tuple[str, ...] = ()  # parts that do not learn: encoder, bottleneck, decoder
 
 
@@ -123,6 +123,10 @@ class Recipe:
         """Check what belongs together."""
         if self.optim.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"optim.precision: expected auto, float32 or bfloat16, found {self.optim.precision!r}")
+        if self.optim.compile not in ("auto", "always", "never"):
+            raise ConfigError(f"optim.compile: expected auto, always or never, found {self.optim.compile!r}")
+        if self.adversary.every < 1 or self.adversary.channels < 1:
+            raise ConfigError("adversary.every, adversary.channels: at least 1")
         if self.data.crop * self.model.sample_rate < 2 * self.model.hop_length:
             raise ConfigError(f"data.crop: {self.data.crop} s is shorter than two frames")
         if self.optim.steps < 1 or self.data.batch < 1:

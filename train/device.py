@@ -101,16 +101,23 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def compile_part(part: nn.Module, choice: str, device: torch.device) -> Any:
-    """The part as something to call, compiled where `choice` (on, off, auto: on CUDA) says so.
+    """The part as something to call, compiled where `choice` (always, never, auto: on CUDA) says so.
 
     The part itself stays as it is, so that the names in a checkpoint do not depend on the machine.
     """
-    wanted = choice == "on" or (choice == "auto" and device.type == "cuda")
+    wanted = choice == "always" or (choice == "auto" and device.type == "cuda")
     return torch.compile(part, dynamic=False) if wanted else part
 
 
-def prepare(device: torch.device, threads: int) -> None:
-    """Settings of the process for training: denormals flushed, threads, TF32 for what stays float32 on a GPU."""
+@contextlib.contextmanager
+def prepared(device: torch.device, threads: int) -> Iterator[None]:
+    """Settings of the process while it trains: denormals flushed, threads, TF32 for what stays float32 on a GPU.
+
+    Denormals and threads are as before afterwards. Denormals are a setting of each thread, inherited by those that it
+    starts: enter before torch has started its own.
+    """
+    flushed = float(torch.tensor(1e-40) * 1) == 0.0
+    before = torch.get_num_threads()
     torch.set_flush_denormal(True)
     if threads:
         torch.set_num_threads(threads)
@@ -118,6 +125,12 @@ def prepare(device: torch.device, threads: int) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        if threads:
+            torch.set_num_threads(before)
 
 
 class Skips:

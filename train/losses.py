@@ -23,7 +23,7 @@ FLOOR = 1e-4  # magnitude below which nothing is heard: -80 dB, white noise of d
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One STFT as planes of floats, (B, bins, frames) each; reductions over pairs of floats would take half of a step."""
+    """One STFT as planes of floats, (B, bins, frames) each; reductions over complex pairs would take half of a step."""
 
     real: Tensor
     imag: Tensor

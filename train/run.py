@@ -18,7 +18,7 @@ from codec.files import atomic_path
 from codec.train import checkpoint
 from codec.train.config import Recipe, parse_recipe
 from codec.train.data import Batches, Corpus, find_audio, load_corpus
-from codec.train.device import Stopwatch, choose_device, prepare
+from codec.train.device import Stopwatch, choose_device, prepared
 from codec.train.report import Report
 from codec.train.trainer import Trainer
 
@@ -44,7 +44,11 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
     """
     folder = _open_folder(recipe)
     device = choose_device(recipe.run.device)
-    prepare(device, recipe.run.threads)
+    with prepared(device, recipe.run.threads):
+        return _run(recipe, folder, device, say, stop_after)
+
+
+def _run(recipe: Recipe, folder: Path, device: torch.device, say: Say, stop_after: int | None) -> Path:
     trainer = Trainer(recipe, device)
     _resume(trainer, folder, say)
     if trainer.step >= recipe.optim.steps:

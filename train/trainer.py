@@ -151,11 +151,11 @@ class Trainer:
             return self.weights, {}
         if self.adversary is None:
             self.adversary = self.make_adversary()
-        extra = {}
-        if self.step % config.every == 0:
-            extra["discriminator"] = self.adversary.learn(passed.audio, passed.audio_hat, rate=config.rate * share)
+        if (self.step - self.adversary.begin) % config.every == 0:
+            self.adversary.learn(passed.audio, passed.audio_hat, rate=config.rate * share)
         values |= self.adversary.terms(passed.audio, passed.audio_hat)
         ramp = self.adversary.ramp(self.step)
+        extra = {} if self.adversary.last is None else {"discriminator": self.adversary.last}
         return self.weights | {k: self.weights[k] * ramp for k in ("adversarial", "feature_matching")}, extra
 
     def make_adversary(self) -> Adversary:

@@ -1,0 +1,42 @@
+"""What the documents show runs, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    found = []
+    for document in DOCUMENTS:
+        blocks = re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+        found += [(f"{document.name} {i}", block) for i, block in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("block", [pytest.param(text, id=name) for name, text in python_blocks()])
+def test_the_python_of_the_documents_runs(block: str, tmp_path: Path) -> None:
+    block = block.replace("tests/fixtures", str(ROOT / "tests" / "fixtures"))
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    done = subprocess.run([sys.executable, "-m", "codec", "--help"], capture_output=True, text=True, check=True)
+    commands = re.findall(r"^  (\w+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    readme = (ROOT / "README.md").read_text()
+    assert commands
+    assert [name for name in commands if f"codec {name}" not in readme] == []
