@@ -9,14 +9,13 @@ DEMO ?= out
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo install check test test-slow golden dist clean
+.PHONY: help demo install check test test-slow dist clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
 	@echo "make install    the development environment in $(VENV)"
 	@echo "make check      ruff and mypy"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make golden     write the golden vectors of the embedded models anew"
 	@echo "make dist       wheel and source archive"
 
 $(BIN)/python:
@@ -26,11 +25,12 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 	$(PIP) "$(TORCH)"
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/.torch
-	$(PIP) -e ".[torch,eval]"
+# Encoding and decoding need no torch.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[eval]"
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/.torch
+$(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	$(PIP) -e ".[dev]"
 	@touch $@ $(VENV)/.demo
 
@@ -52,9 +52,6 @@ test: check
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
-
-golden: install
-	$(BIN)/python -m codec.export.golden
 
 dist: install
 	$(PIP) build
