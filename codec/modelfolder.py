@@ -44,6 +44,22 @@ def read_model(path: Path) -> ModelFolder:
     Raises:
         ModelError: not a model folder, of a later format, incomplete or damaged.
     """
+    folder, files = read_facts(path)
+    for name, checksum in files.items():
+        check_file(path / name, checksum)
+    if files.get(WEIGHTS) != folder.info.weights_hash:
+        raise ModelError(
+            f"{path / 'model.json'}: weights_hash is not the checksum of {WEIGHTS}; install the model again"
+        )
+    return folder
+
+
+def read_facts(path: Path) -> tuple[ModelFolder, dict[str, str]]:
+    """A model folder's JSON alone: what it says of itself, and the checksums of its files, not yet compared.
+
+    Raises:
+        ModelError: not a model folder, of a later format, or a wrong model.json.
+    """
     file = path / "model.json"
     try:
         data = json.loads(file.read_text())
@@ -59,16 +75,12 @@ def read_model(path: Path) -> ModelFolder:
     try:
         info = from_dict(ModelInfo, data["info"], where="info")
         config = from_dict(ModelConfig, data["config"], where="config")
-        files = dict(data["files"])
+        files = {Path(name).name: str(checksum) for name, checksum in dict(data["files"]).items()}
     except KeyError as error:
         raise ModelError(f"{file}: incomplete: no {error}; install the model again") from None
     except (TypeError, ValueError) as error:  # ConfigError is one
         raise ModelError(f"{file}: wrong: {error}; install the model again") from None
-    for name, checksum in files.items():
-        _check_file(path / Path(name).name, checksum)
-    if files.get(WEIGHTS) != info.weights_hash:
-        raise ModelError(f"{file}: weights_hash is not the checksum of {WEIGHTS}; install the model again")
-    return ModelFolder(path, info, config)
+    return ModelFolder(path, info, config), files
 
 
 def write_model(path: Path, info: ModelInfo, config: ModelConfig) -> ModelFolder:
@@ -96,7 +108,8 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_file(path: Path, expected: str) -> None:
+def check_file(path: Path, expected: str) -> None:
+    """Compare a file with its checksum. Raises: ModelError: missing or damaged."""
     if not path.is_file():
         raise ModelError(f"{path}: missing; install the model again")
     found = checksum(path)

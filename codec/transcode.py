@@ -31,7 +31,7 @@ class Transcoded:
 
     Attributes:
         duration: seconds of audio.
-        elapsed: seconds of work.
+        elapsed: seconds of work, without the loading of the model.
         bitrate: bits per second of all channels, container left out.
         size_bytes: of the target; 0 where it is a pipe.
         warnings: what is missing from a damaged source.
@@ -76,7 +76,7 @@ def encode_file(
         CodesError: codebooks that the model does not have.
         CodesFileError: a target that exists or cannot be written.
     """
-    begin, info = time.perf_counter(), model.info
+    info = model.info
     count = choose_codebooks(info, codebooks=options.codebooks, bitrate=options.bitrate)
     if options.channels not in ("mix", "keep"):
         raise AudioError(f"channels={options.channels!r}: use mix or keep")
@@ -87,6 +87,7 @@ def encode_file(
     ):
         header = make_header(info, options.mode, count, channels=reader.n_channels)
         encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels)
+        begin = time.perf_counter()  # behind the loading of the model, which a batch does once
         with codesfile.Writer(file, header) as writer:
             for chunk in reader:
                 writer.append(_as_file(encoder.feed(chunk)))
@@ -131,7 +132,6 @@ def decode_file(
         ModelError: the header's model is unknown or has other weights.
         AudioError: a target that exists or cannot be written.
     """
-    begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_open_codes(source)) if isinstance(source, Path) else source
         reader = codesfile.Reader(file, name=str(source) if isinstance(source, Path) else None, partial=True)
@@ -143,6 +143,7 @@ def decode_file(
             raise ModelError(f"{reader.name}: {error}") from None
         channels = header.channels if header.channels > 1 else None
         decoder = model.stream_decoder(mode=header.mode, sample_rate=options.sample_rate, channels=channels)
+        begin = time.perf_counter()
         blocks, trim = _choose_blocks(reader, model, options)
         rate = options.sample_rate or header.sample_rate
         writer = stack.enter_context(AudioWriter(target, rate, header.channels, overwrite=options.overwrite))

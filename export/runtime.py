@@ -14,10 +14,10 @@ from codec.engine.onnx_engine import OnnxEngine
 from codec.engine.torch_engine import TorchEngine
 from codec.errors import ModelError
 from codec.export.graphs import write_graphs
+from codec.golden import MIN_AUDIO_DB, MIN_CODES, shaped_noise
 from codec.hub import find_model
 from codec.modelfolder import WEIGHTS, ModelFolder, read_model
 
-MIN_CODES, MIN_AUDIO_DB = 0.999, 60.0
 BLOCK = 50  # frames of a step
 
 
@@ -57,7 +57,7 @@ def export_model(name: str, target: Path, audio: Audio | None = None) -> Agreeme
             stale.unlink()
         _forget_graphs(target)
     folder = write_graphs(target)
-    agreement = compare(folder, _noise(folder.info.sample_rate) if audio is None else audio)
+    agreement = compare(folder, shaped_noise(folder.info.sample_rate, 60) if audio is None else audio)
     if agreement.codes < MIN_CODES or agreement.audio_db < MIN_AUDIO_DB:
         raise ModelError(
             f"{target}: the engines agree on {agreement.codes:.3%} of codes and to {agreement.audio_db:.0f} dB only"
@@ -95,16 +95,6 @@ def _decode(engine: Engine, blocks: list[Codes]) -> Audio:
         audio, state = engine.decode_step(codes, state)
         parts.append(audio)
     return np.concatenate(parts, -1)
-
-
-def _noise(sample_rate: int) -> Audio:
-    """A minute of noise with a speech-like slope and syllables, where no recording is at hand."""
-    generator = np.random.default_rng(0)
-    n = 60 * sample_rate
-    spectrum = np.fft.rfft(generator.standard_normal(n)) / np.maximum(1, np.fft.rfftfreq(n, 1 / sample_rate) / 500)
-    loud = 0.5 + 0.5 * np.sin(2 * np.pi * 4 * np.arange(n) / sample_rate)
-    noise = np.fft.irfft(spectrum, n) * loud
-    return np.asarray(0.3 * noise / np.abs(noise).max(), np.float32)
 
 
 def _forget_graphs(folder: Path) -> None:

@@ -15,7 +15,7 @@ BETAS = (0.9, 0.98)
 
 
 def adamw(module: nn.Module, rate: float = 0.1) -> torch.optim.AdamW:
-    return make_adamw(module.parameters(), rate=rate, betas=BETAS, weight_decay=0.5)
+    return make_adamw(module, rate=rate, betas=BETAS, weight_decay=0.5)
 
 
 def test_the_rate_warms_up_stays_and_falls_to_its_end() -> None:

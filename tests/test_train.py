@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from codec.errors import ConfigError, TrainError
+from codec.export.folder import write_folder
 from codec.train import checkpoint
 from codec.train.config import Recipe, read_recipe
 from codec.train.data import Batch
@@ -249,6 +250,21 @@ def test_a_frozen_part_does_not_learn() -> None:
 def test_a_warm_start_from_another_network_is_refused() -> None:
     with pytest.raises(TrainError, match="does not fit"):
         Trainer(small(), CPU).warm_start(Trainer(small("model.latent_dim=16"), CPU).network.state_dict())
+
+
+def test_a_run_can_begin_with_the_weights_of_a_model(tmp_path: Path) -> None:
+    source = Trainer(small(), CPU)
+    for book in source.network.bottleneck.codebooks:
+        book.embed.data.normal_()
+    write_folder(tmp_path / "model", "small", small().model, source.network.state_dict(), licence="CC0-1.0")
+    lines: list[str] = []
+    run(small(f"run={tmp_path / 'run'}", f"run.init={tmp_path / 'model'}", "optim.rate=1e-12"), lines.append, stop_after=1)
+    latest = checkpoint.find_latest(tmp_path / "run")
+    assert latest is not None
+    network = checkpoint.load(latest)["network"]
+    kept = {key: x for key, x in source.network.state_dict().items() if not key.endswith("embed")}
+    assert all(torch.allclose(network[key], x.half().float(), atol=1e-9) for key, x in kept.items())
+    assert "from the weights of" in lines[0]
 
 
 def test_measuring_changes_nothing() -> None:

@@ -49,7 +49,7 @@ class Adversary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminators = Discriminators(config).to(device)
-        self.optimizer = make_adamw(self.discriminators.parameters(), rate=config.rate, betas=BETAS, weight_decay=0.0)
+        self.optimizer = make_adamw(self.discriminators, rate=config.rate, betas=BETAS, weight_decay=0.0)
 
     def learn(self, audio: Tensor, audio_hat: Tensor, *, rate: float) -> Tensor:
         """One update of the discriminators; a gradient that is not finite is left out.

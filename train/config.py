@@ -97,6 +97,7 @@ class RunConfig:
 
     path: str = ""  # the run's folder
     seed: int = 0
+    init: str = ""  # model whose weights a new run begins with: an embedded one's name or a model folder
     log_every: int = 50  # steps between text lines
     measure_every: int = 500  # steps between measures on held-out speech
     save_seconds: float = 120.0  # between checkpoints
@@ -129,6 +130,8 @@ class Recipe:
             raise ConfigError("adversary.every, adversary.channels: at least 1")
         if self.data.crop * self.model.sample_rate < 2 * self.model.hop_length:
             raise ConfigError(f"data.crop: {self.data.crop} s is shorter than two frames")
+        if not 0 < self.optim.rate < 100:
+            raise ConfigError(f"optim.rate: must be above 0, found {self.optim.rate}")
         if self.optim.steps < 1 or self.data.batch < 1:
             raise ConfigError(f"optim.steps, data.batch: at least 1, found {self.optim.steps}, {self.data.batch}")
 

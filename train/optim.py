@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +32,18 @@ def rate_at(step: int, config: OptimConfig, *, begin: int = 0) -> float:
 
 
 def make_adamw(
-    parameters: Iterable[nn.Parameter],
+    module: nn.Module,
     *,
     rate: float,
     betas: tuple[float, float],
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms, scales) are not decayed."""
-    learning = [p for p in parameters if p.requires_grad]
+    """AdamW; vectors (biases, norms, scales) and codebooks are not decayed: entries are places, not slopes."""
+    learning = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    shrinks = [p.ndim > 1 and not name.endswith("embed") for name, p in learning]
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for (_, p), yes in zip(learning, shrinks, strict=True) if yes], "weight_decay": weight_decay},
+        {"params": [p for (_, p), yes in zip(learning, shrinks, strict=True) if not yes], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
 
@@ -86,6 +86,14 @@ class Average:
         mine = [x for x in self.weights.values() if x.is_floating_point()]
         theirs = [current[key] for key, x in self.weights.items() if x.is_floating_point()]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    @torch.no_grad()
+    def take(self, module: nn.Module, prefix: str) -> None:
+        """Take the tensors whose names begin with `prefix` as they are."""
+        current = module.state_dict()
+        for key, x in self.weights.items():
+            if key.startswith(prefix):
+                x.copy_(current[key])
 
     def state_dict(self) -> dict[str, object]:
         """For a checkpoint."""

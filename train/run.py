@@ -13,8 +13,11 @@ import yaml
 from torch import Tensor
 
 from codec.config import to_dict
+from codec.engine.torch_engine import load_network
 from codec.errors import TrainError
 from codec.files import atomic_path
+from codec.hub import find_model
+from codec.modelfolder import read_model
 from codec.train import checkpoint
 from codec.train.config import Recipe, parse_recipe
 from codec.train.data import Batches, Corpus, find_audio, load_corpus
@@ -201,7 +204,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _resume(trainer: Trainer, folder: Path, say: Say) -> None:
     latest = checkpoint.find_latest(folder)
     if latest is None:
-        say(f"begins in {folder}")
+        init = trainer.recipe.run.init
+        if init:
+            network = load_network(read_model(find_model(init)))
+            trainer.warm_start(network.state_dict())
+        say(f"begins in {folder}" + (f" from the weights of {init}" if init else ""))
         return
     trainer.load_state_dict(checkpoint.load(latest))
     say(f"resumes in {folder} at step {trainer.step}")

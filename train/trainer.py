@@ -77,9 +77,7 @@ class Trainer:
         self._decoder = compile_part(self.network.decoder, recipe.optim.compile, device)
         self.learner = Learner(self.network.bottleneck, recipe.learn)
         optim = recipe.optim
-        self.optimizer = make_adamw(
-            self.network.parameters(), rate=optim.rate, betas=optim.betas, weight_decay=optim.weight_decay
-        )
+        self.optimizer = make_adamw(self.network, rate=optim.rate, betas=optim.betas, weight_decay=optim.weight_decay)
         self.average = Average(self.network, optim.ema)
         self.weights = {key: float(value) for key, value in asdict(recipe.loss).items() if key != "balance"}
         self.balancer = Balancer() if recipe.loss.balance else None
@@ -200,7 +198,11 @@ class Trainer:
         if "bottleneck" in self.recipe.optim.freeze:
             return
         generator = torch.Generator().manual_seed(self.recipe.run.seed * 7_000_003 + self.step)
+        started = self.learner.n_started
         zero_moments(self.optimizer, self.learner.update(quantized, self.step, generator))
+        if self.learner.n_started > started:
+            # An average that began with a codebook's zeros would take thousands of steps to forget them.
+            self.average.take(self.network, "bottleneck.")
 
     @torch.no_grad()
     def measure(self, audio: Tensor) -> tuple[dict[str, float], Tensor]:
