@@ -9,13 +9,14 @@ DEMO ?= out
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo install check test test-slow dist clean
+.PHONY: help demo install check test test-slow golden dist clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
 	@echo "make install    the development environment in $(VENV)"
 	@echo "make check      ruff and mypy"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make golden     golden vectors of the embedded models, after their weights or graphs changed"
 	@echo "make dist       wheel and source archive"
 
 $(BIN)/python:
@@ -32,15 +33,16 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps encodec
 	@touch $@ $(VENV)/.demo
 
 install: $(VENV)/.dev
 
 demo: $(VENV)/.demo
 	@mkdir -p $(DEMO)
-	$(BIN)/codec encode tests/fixtures/demo.flac $(DEMO)/demo.codes --overwrite
-	$(BIN)/codec decode $(DEMO)/demo.codes $(DEMO)/demo.wav --overwrite
-	$(BIN)/codec eval default_16k tests/fixtures/demo.flac --codebooks 2,4,8
+	$(BIN)/codec encode tests/fixtures/talk.flac $(DEMO)/talk.codes --overwrite
+	$(BIN)/codec decode $(DEMO)/talk.codes $(DEMO)/talk.wav --overwrite
+	$(BIN)/codec eval default_16k tests/fixtures/talk.flac --codebooks 2,4,8
 
 check: install
 	$(BIN)/ruff check .
@@ -48,10 +50,13 @@ check: install
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+golden: install
+	for model in codec/models/*/; do $(BIN)/python -m codec.export.golden $$model tests/fixtures/demo.flac || exit 1; done
 
 dist: install
 	$(PIP) build

@@ -1,6 +1,6 @@
 """Draw docs/pictures/spectrogram.png: a recording, and what fewer and fewer codebooks leave of it.
 
-python benchmarks/spectrogram.py tests/fixtures/demo.flac docs/pictures/spectrogram.png
+python benchmarks/spectrogram.py tests/fixtures/talk.flac docs/pictures/spectrogram.png
 """
 
 from __future__ import annotations

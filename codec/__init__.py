@@ -15,6 +15,7 @@ from codec.config import ModelInfo
 from codec.errors import CodecError
 from codec.hub import list_models
 from codec.stream import StreamDecoder, StreamEncoder
+from codec.streams import StreamDecoders, StreamEncoders
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "Model",
     "ModelInfo",
     "StreamDecoder",
+    "StreamDecoders",
     "StreamEncoder",
+    "StreamEncoders",
     "__version__",
     "list_models",
     "load",

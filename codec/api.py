@@ -27,6 +27,7 @@ from codec.files import describe_os_error
 from codec.hub import DEFAULT, find_model
 from codec.modelfolder import read_model
 from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
+from codec.streams import StreamDecoders, StreamEncoders
 
 
 class Model:
@@ -127,6 +128,23 @@ class Model:
     ) -> StreamDecoder:
         """A new `StreamDecoder`; `sample_rate` of the audio it gives."""
         return StreamDecoder(self.engine, self.info, mode=mode, sample_rate=sample_rate, channels=channels)
+
+    def stream_encoders(
+        self,
+        *,
+        rows: int = 0,
+        codebooks: int | None = None,
+        bitrate: float | None = None,
+        mode: str = "frame",
+        sample_rate: int | None = None,
+    ) -> StreamEncoders:
+        """New `StreamEncoders`: many streams of one channel in one object, `rows` of them to begin with."""
+        count = choose_codebooks(self.info, codebooks=codebooks, bitrate=bitrate)
+        return StreamEncoders(self.engine, self.info, n_codebooks=count, rows=rows, mode=mode, sample_rate=sample_rate)
+
+    def stream_decoders(self, *, rows: int = 0, mode: str = "frame", sample_rate: int | None = None) -> StreamDecoders:
+        """New `StreamDecoders`, `rows` of them to begin with."""
+        return StreamDecoders(self.engine, self.info, rows=rows, mode=mode, sample_rate=sample_rate)
 
     def codes(self, data: Any, n_samples: int | None = None, *, mode: str = "block") -> Codes:
         """Codes made elsewhere, for example by a language model, as `Codes` of this model.

@@ -5,6 +5,7 @@
     ├── AudioError         audio that cannot be read, written or coded (also ValueError)
     ├── CodesError         codes outside their range or of a wrong shape (also ValueError)
     ├── CodesFileError     a .codes file that is damaged, truncated or foreign (also ValueError)
+    ├── StateError         a saved stream that is damaged or of another stream (also ValueError)
     ├── ModelError         a model that is unknown, incomplete or does not fit (also ValueError)
     ├── TrainError         a training run that cannot go on (also RuntimeError)
     └── MissingExtraError  a package of an extra is not installed (also ImportError)
@@ -36,6 +37,10 @@ class CodesError(CodecError, ValueError):
 
 class CodesFileError(CodecError, ValueError):
     """A .codes file is damaged, truncated, of an unknown version, or not a .codes file."""
+
+
+class StateError(CodecError, ValueError):
+    """A saved state of a stream is damaged, cannot be made, or belongs to another kind of stream."""
 
 
 class ModelError(CodecError, ValueError):

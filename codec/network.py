@@ -10,7 +10,7 @@ from codec.config import ModelConfig, ModelInfo
 from codec.nn.decoder import build_decoder
 from codec.nn.encoder import build_encoder
 from codec.nn.layers import State
-from codec.quantize.base import Quantized
+from codec.quantize.base import Quantized, Tables
 from codec.quantize.build import build_bottleneck
 
 
@@ -50,10 +50,12 @@ class Network(nn.Module):
         quantized = self.bottleneck(latent, levels, n_stages=n_stages)
         return Output(self.decoder(quantized.latent), latent, quantized)
 
-    def encode_step(self, audio: Tensor, state: State, n_codebooks: int | None = None) -> tuple[Tensor, State]:
-        """Audio (B, 1, n * hop) to codes (B, Q, n)."""
+    def encode_step(
+        self, audio: Tensor, state: State, n_codebooks: int | None = None, tables: Tables = None
+    ) -> tuple[Tensor, State]:
+        """Audio (B, 1, n * hop) to codes (B, Q, n); `tables` as in `Bottleneck.encode`."""
         latent, state = self.encoder.step(audio, state)
-        return self.bottleneck.encode(latent, n_codebooks), state
+        return self.bottleneck.encode(latent, n_codebooks, tables), state
 
     def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
         """Codes (B, Q, n) to audio (B, 1, n * hop)."""

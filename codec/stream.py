@@ -6,16 +6,21 @@ sample 0, the last block filled with zeros (throughput). Within a mode the resul
 
 from __future__ import annotations
 
+import copy
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from codec.arrays import as_audio, as_codes, is_torch, like
-from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Resampler, check_samples
+from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, check_samples
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes, Engine, State
 from codec.errors import AudioError, CodesError
+from codec.streamasync import pump
+from codec.streamqueue import AudioQueue, CodesQueue
+from codec.streamstate import Identity, check_no_resampling, load_stream, save_stream
 
 MODES = {"block": 64, "frame": 1}  # frames of one step
 
@@ -77,7 +82,7 @@ class StreamEncoder:
                 (channels, Q, f), each channel coded alone.
         """
         self._engine, self._info, self._n_codebooks = engine, info, n_codebooks
-        self._step = frames_of_mode(mode) * info.hop_length
+        self._mode, self._step = mode, frames_of_mode(mode)
         self._rate = check_sample_rate(sample_rate, info.sample_rate)
         self._rows, self._channels = check_channels(channels), channels
         self.reset()
@@ -85,15 +90,13 @@ class StreamEncoder:
     def reset(self) -> None:
         """Back to the state before the first sample."""
         self._states: list[State] = [self._engine.init_encoder(1) for _ in range(self._rows)]
-        self._pending = np.zeros((self._rows, 0), np.float32)
-        self._resampler = Resampler(self._rate, self._info.sample_rate, self._rows)
-        self._n_fed = self._n_samples = self._n_frames = 0
-        self._ended = self._is_torch = False
+        self._queue = AudioQueue(self._info, sample_rate=self._rate, step=self._step, n_channels=self._rows)
+        self._is_torch = False
 
     @property
     def n_samples(self) -> int:
         """Samples taken so far, at the model's rate."""
-        return self._n_samples
+        return self._queue.n_samples
 
     def feed(self, chunk: Any) -> Any:
         """Take a chunk, give the codes that it completes; f may be 0.
@@ -107,30 +110,55 @@ class StreamEncoder:
         Raises:
             AudioError: a wrong shape, samples that are not finite, or a stream that was flushed.
         """
-        if self._ended:
-            raise AudioError("stream encoder: fed after flush; call reset() to begin a new stream")
-        audio = as_audio(chunk, "stream encoder: chunk")
-        expected = 1 if self._channels is None else 2
-        if audio.ndim != expected or (self._channels is not None and len(audio) != self._channels):
-            shape = "(samples,)" if self._channels is None else f"({self._channels}, samples)"
-            raise AudioError(f"stream encoder: chunk of shape {audio.shape}, expected {shape}")
-        check_samples(audio, "stream encoder", start=self._n_fed)
-        self._n_fed += audio.shape[-1]
+        self._queue.take(check_chunk(chunk, self._queue, channels=self._channels, name="stream encoder"))
         self._is_torch = is_torch(chunk)
-        self._take(self._resampler.feed(np.atleast_2d(audio)))
-        return self._squeeze(self._run(self._pending.shape[1] // self._step))
+        return self._run()
 
     def flush(self) -> Any:
         """End the stream: the last codes. All frames together are ceil((n_samples + delay) / hop_length)."""
-        if self._ended:
-            return self._squeeze(self._run(0))
-        self._take(self._resampler.flush())
-        self._ended = True
-        missing = self._info.frames(self._n_samples) - self._n_frames
-        # Zeros carry the last samples through the model's delay; frames that are zeros only are dropped.
-        steps = -(-missing * self._info.hop_length // self._step)
-        self._pending = np.pad(self._pending, ((0, 0), (0, steps * self._step - self._pending.shape[1])))
-        return self._squeeze(self._run(steps)[..., :missing])
+        if not self._queue.ended:
+            self._queue.close()
+        return self._run()
+
+    def stream(self, chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """`async for codes in encoder.stream(chunks)`: feed chunks and flush, away from the event loop.
+
+        Args:
+            chunks: as `feed` takes them, from a plain or an asynchronous iterable.
+
+        Returns:
+            What `feed` and `flush` give, but no empty arrays. Stopped in the middle, the stream is not flushed.
+        """
+        return pump(self, chunks)
+
+    def state(self) -> bytes:
+        """All that the stream remembers, for `load_state` of one like it: safetensors.
+
+        Raises:
+            StateError: the stream changes the sample rate.
+        """
+        return save_stream(self._identity(), self._queue, self._states)
+
+    def load_state(self, data: bytes) -> None:
+        """Go on where the stream was that gave `data`: same model, engine, mode, channels and codebooks.
+
+        Raises:
+            StateError: damaged, or of another stream; this one is then as before.
+        """
+        fresh = [self._engine.init_encoder(1)] * self._rows
+        queue = AudioQueue(self._info, sample_rate=self._rate, step=self._step, n_channels=self._rows)
+        self._states, self._queue = load_stream(data, self._identity(), queue, fresh), queue
+
+    def copy(self) -> Self:
+        """A second stream that goes on from here by itself.
+
+        Raises:
+            StateError: the stream changes the sample rate.
+        """
+        check_no_resampling(self._queue)
+        twin = copy.copy(self)
+        twin._states, twin._queue = list(self._states), copy.copy(self._queue)  # arrays are never written into
+        return twin
 
     def __enter__(self) -> Self:
         return self
@@ -138,28 +166,22 @@ class StreamEncoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pending = self._pending[:, :0]
+        self._queue.pending = self._queue.pending[:, :0]
 
-    def _take(self, audio: Audio) -> None:
-        self._n_samples += audio.shape[1]
-        self._pending = np.concatenate((self._pending, audio), 1)
+    def _identity(self) -> Identity:
+        what = {"channels": self._channels, "codebooks": self._n_codebooks, "sample_rate": self._rate}
+        return {"kind": "encoder", **_identity(self._engine, self._info, self._mode), **what}
 
-    def _run(self, steps: int) -> Codes:
-        """Run whole steps from what is pending: (C, Q, f)."""
+    def _run(self) -> Any:
+        """Run whole steps from what is pending: (Q, f) or (C, Q, f)."""
         parts: list[list[Codes]] = [[np.zeros((self._n_codebooks, 0), np.int64)] for _ in self._states]
-        for i in range(steps):
-            block = self._pending[:, i * self._step : (i + 1) * self._step]
+        for block in self._queue.blocks():
             for row, audio in enumerate(block):
                 x, state = audio[None, None], self._states[row]
                 codes, self._states[row] = self._engine.encode_step(x, state, self._n_codebooks)
                 parts[row].append(codes[0])
-        self._pending = self._pending[:, steps * self._step :].copy()  # a view would keep the whole chunk
-        result = np.stack([np.concatenate(part, 1) for part in parts])
-        self._n_frames += result.shape[-1]
-        return result
-
-    def _squeeze(self, codes: Codes) -> Any:
-        return like(codes[0] if self._channels is None else codes, self._is_torch)
+        result = self._queue.count(np.stack([np.concatenate(part, 1) for part in parts]))
+        return like(result[0] if self._channels is None else result, self._is_torch)
 
 
 class StreamDecoder:
@@ -184,7 +206,7 @@ class StreamDecoder:
     ) -> None:
         """Begin a stream; arguments as `StreamEncoder`, `sample_rate` is that of the audio given."""
         self._engine, self._info = engine, info
-        self._step = frames_of_mode(mode)
+        self._mode, self._step = mode, frames_of_mode(mode)
         self._rate = check_sample_rate(sample_rate, info.sample_rate)
         self._rows, self._channels = check_channels(channels), channels
         self.reset()
@@ -192,12 +214,8 @@ class StreamDecoder:
     def reset(self) -> None:
         """Back to the state before the first frame."""
         self._states: list[State] = [self._engine.init_decoder(1) for _ in range(self._rows)]
-        self._pending: Codes | None = None
-        self._resampler = Resampler(self._info.sample_rate, self._rate, self._rows)
-        self._skip = self._info.delay
-        self._end: int | None = None
-        self._n_given = 0  # samples given, at the model's rate
-        self._ended = self._is_torch = False
+        self._queue = CodesQueue(self._info, sample_rate=self._rate, step=self._step, n_channels=self._rows)
+        self._is_torch = False
 
     def feed(self, codes: Any) -> Any:
         """Take codes (Q, f) or (channels, Q, f), give the audio they complete: (samples,) or (channels, samples).
@@ -207,12 +225,10 @@ class StreamDecoder:
         Raises:
             CodesError: a wrong shape, another number of codebooks than before, codes out of range, a flushed stream.
         """
-        if self._ended:
-            raise CodesError("stream decoder: fed after flush; call reset() to begin a new stream")
-        rows = self._check(codes)
+        rows = check_frames(codes, self._queue, self._info, channels=self._channels, name="stream decoder")
+        self._queue.take(rows)
         self._is_torch = is_torch(codes)
-        self._pending = rows if self._pending is None else np.concatenate((self._pending, rows), 2)
-        return self._give(self._run(self._pending.shape[2] // self._step))
+        return self._run()
 
     def trim(self, *, start: int = 0, end: int | None = None) -> None:
         """Give only the samples from `start` to `end` of the stream, counted at the model's rate.
@@ -220,20 +236,35 @@ class StreamDecoder:
         Say `start` before the first feed; `end`, the true length where nothing else is wanted, any time before it is
         passed.
         """
-        self._skip += start
-        self._end = None if end is None else end - start
+        self._queue.skip += start
+        self._queue.end = None if end is None else end - start
 
     def flush(self) -> Any:
         """End the stream: the last samples."""
-        if self._ended:
-            return self._squeeze(np.zeros((self._rows, 0), np.float32))
-        audio = np.zeros((self._rows, 0), np.float32)
-        if self._pending is not None and self._pending.shape[2]:
-            frames = self._pending.shape[2]
-            self._pending = np.pad(self._pending, ((0, 0), (0, 0), (0, self._step - frames)))
-            audio = self._run(1)[:, : frames * self._info.hop_length]
-        self._ended = True
-        return self._give(audio, last=True)
+        if not self._queue.ended:
+            self._queue.close()
+        return self._run()
+
+    def stream(self, chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """`async for audio in decoder.stream(codes)`: as `StreamEncoder.stream`."""
+        return pump(self, chunks)
+
+    def state(self) -> bytes:
+        """All that the stream remembers: as `StreamEncoder.state`."""
+        return save_stream(self._identity(), self._queue, self._states)
+
+    def load_state(self, data: bytes) -> None:
+        """Go on where the stream was that gave `data`: as `StreamEncoder.load_state`."""
+        fresh = [self._engine.init_decoder(1)] * self._rows
+        queue = CodesQueue(self._info, sample_rate=self._rate, step=self._step, n_channels=self._rows)
+        self._states, self._queue = load_stream(data, self._identity(), queue, fresh), queue
+
+    def copy(self) -> Self:
+        """A second stream that goes on from here by itself: as `StreamEncoder.copy`."""
+        check_no_resampling(self._queue)
+        twin = copy.copy(self)
+        twin._states, twin._queue = list(self._states), copy.copy(self._queue)  # arrays are never written into
+        return twin
 
     def __enter__(self) -> Self:
         return self
@@ -241,62 +272,71 @@ class StreamDecoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pending = None
+        self._queue.pending = None
 
-    def _check(self, codes: Any) -> Codes:
-        rows = as_codes(codes, "stream decoder: codes")
-        rows = rows[None] if self._channels is None else rows
-        if rows.ndim != 3 or len(rows) != self._rows:
-            shape = "(codebooks, frames)" if self._channels is None else f"({self._channels}, codebooks, frames)"
-            raise CodesError(f"stream decoder: codes of shape {np.shape(codes)}, expected {shape}")
-        before = rows.shape[1] if self._pending is None else self._pending.shape[1]
-        if rows.shape[1] != before:
-            raise CodesError(f"stream decoder: {rows.shape[1]} codebooks after {before}; begin a new stream")
-        check_codes(rows, self._info)
-        return rows
+    def _identity(self) -> Identity:
+        what = {"channels": self._channels, "sample_rate": self._rate}
+        return {"kind": "decoder", **_identity(self._engine, self._info, self._mode), **what}
 
-    def _run(self, steps: int) -> Audio:
-        """Run whole steps from what is pending: (C, t), at the model's rate, delay included."""
-        assert self._pending is not None
+    def _run(self) -> Any:
+        """Run whole steps from what is pending: (t,) or (C, t)."""
         parts: list[list[Audio]] = [[np.zeros(0, np.float32)] for _ in self._states]
-        for i in range(steps):
-            block = self._pending[:, :, i * self._step : (i + 1) * self._step]
+        for block in self._queue.blocks():
             for row, codes in enumerate(block):
                 audio, self._states[row] = self._engine.decode_step(codes[None], self._states[row])
                 parts[row].append(audio[0, 0])
-        self._pending = self._pending[:, :, steps * self._step :].copy()
-        return np.stack([np.concatenate(part) for part in parts])
-
-    def _give(self, audio: Audio, *, last: bool = False) -> Any:
-        """Trim the delay at the start and the padding at the end, resample."""
-        skip = min(self._skip, audio.shape[1])
-        self._skip -= skip
-        audio = audio[:, skip:]
-        if self._end is not None:
-            audio = audio[:, : max(0, self._end - self._n_given)]
-        self._n_given += audio.shape[1]
-        audio = self._resampler.feed(audio)
-        if last:
-            audio = np.concatenate((audio, self._resampler.flush()), 1)
-        return self._squeeze(audio)
-
-    def _squeeze(self, audio: Audio) -> Any:
-        return like(audio[0] if self._channels is None else audio, self._is_torch)
+        result = self._queue.give(np.stack([np.concatenate(part) for part in parts]))
+        return like(result[0] if self._channels is None else result, self._is_torch)
 
 
-def check_codes(codes: Codes, info: ModelInfo) -> None:
-    """Check codes (C, Q, f) against a model.
+def check_chunk(chunk: Any, queue: AudioQueue, *, channels: int | None, name: str) -> Audio:
+    """A chunk from outside as (C, t). Raises: AudioError; `name` is the stream's in its text."""
+    if queue.ended:
+        raise AudioError(f"{name}: fed after flush; call reset() to begin a new stream")
+    audio = as_audio(chunk, f"{name}: chunk")
+    expected = 1 if channels is None else 2
+    if audio.ndim != expected or (channels is not None and len(audio) != channels):
+        shape = "(samples,)" if channels is None else f"({channels}, samples)"
+        raise AudioError(f"{name}: chunk of shape {audio.shape}, expected {shape}")
+    check_samples(audio, name, start=queue.n_fed)
+    return np.atleast_2d(audio)
+
+
+def check_frames(codes: Any, queue: CodesQueue, info: ModelInfo, *, channels: int | None, name: str) -> Codes:
+    """Codes from outside as (C, Q, f). Raises: CodesError; `name` is the stream's in its text."""
+    if queue.ended:
+        raise CodesError(f"{name}: fed after flush; call reset() to begin a new stream")
+    rows = as_codes(codes, f"{name}: codes")
+    rows = rows[None] if channels is None else rows
+    if rows.ndim != 3 or len(rows) != (channels or 1):
+        shape = "(codebooks, frames)" if channels is None else f"({channels}, codebooks, frames)"
+        raise CodesError(f"{name}: codes of shape {np.shape(codes)}, expected {shape}")
+    before = rows.shape[1] if queue.pending is None else queue.pending.shape[1]
+    if rows.shape[1] != before:
+        raise CodesError(f"{name}: {rows.shape[1]} codebooks after {before}; begin a new stream")
+    check_codes(rows, info, name=name)
+    return rows
+
+
+def check_codes(codes: Codes, info: ModelInfo, *, name: str = "codes") -> None:
+    """Check codes (C, Q, f) against a model; `name` begins the error's text.
 
     Raises:
         CodesError: a number of codebooks that does not decode alone, or the first code out of range, with its place.
     """
     if codes.shape[1] not in info.prefixes:
         counts = ", ".join(map(str, info.prefixes))
-        raise CodesError(f"{codes.shape[1]} codebooks: {info.name} decodes {counts} of them")
+        raise CodesError(f"{name}: {codes.shape[1]} codebooks: {info.name} decodes {counts} of them")
     limit = np.array(info.codebook_sizes[: codes.shape[1]])[:, None]
     wrong = (codes < 0) | (codes >= limit)
     if wrong.any():
         row, book, frame = np.argwhere(wrong)[0]
         size = info.codebook_sizes[book]
         where = f"codebook {book}, frame {frame}" + (f", channel {row}" if len(codes) > 1 else "")
-        raise CodesError(f"code {codes[row, book, frame]} at {where}: this codebook has entries 0 to {size - 1}")
+        raise CodesError(
+            f"{name}: code {codes[row, book, frame]} at {where}: this codebook has entries 0 to {size - 1}"
+        )
+
+
+def _identity(engine: Engine, info: ModelInfo, mode: str) -> Identity:
+    return {"model": info.name, "weights_hash": info.weights_hash, "engine": engine.name, "mode": mode}

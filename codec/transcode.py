@@ -158,12 +158,13 @@ def decode_file(
     return Transcoded(writer.n_samples / rate, elapsed, header.bitrate, size, reader.warnings)
 
 
-def open_named_model(name: str, *, model: str | None = None, device: str = "cpu") -> Model:
+def open_named_model(name: str, *, model: str | None = None, engine: str = "auto", device: str = "cpu") -> Model:
     """The model that a file's header names.
 
     Args:
         name: from the header: a name, never a path, since files come from strangers.
         model: another name or folder to load it from.
+        engine: auto, onnx or torch.
         device: cpu, cuda or mps.
 
     Raises:
@@ -174,7 +175,7 @@ def open_named_model(name: str, *, model: str | None = None, device: str = "cpu"
         raise ModelError(
             f"made by the model {name!r}, which is not among the known ones ({known}); give its folder with --model"
         )
-    return load(model or name, device=device)
+    return load(model or name, engine=engine, device=device)
 
 
 def _choose_blocks(

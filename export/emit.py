@@ -1,7 +1,8 @@
-"""Layers as ONNX nodes: the same computation as their `step`. The forms by layer, and those of layers made of layers."""
+"""Layers as ONNX nodes, the same computation as their `step`: the forms by layer, and those of layers of layers."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from torch import nn
@@ -28,10 +29,24 @@ def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
 
 
 def _chain(w: Writer, layer: layers.Chain, x: Value) -> Value:
-    for item in layer.layers:
-        assert isinstance(item, layers.Layer)
-        x = emit(w, item, x)
+    for shape, run in itertools.groupby(layer.layers, _block_shape):
+        items = list(run)
+        if shape is not None:
+            x = emit_conv.convnext_blocks(w, [item for item in items if isinstance(item, layers.ConvNeXt)], x)
+            continue
+        for item in items:
+            assert isinstance(item, layers.Layer)
+            x = emit(w, item, x)
     return x
+
+
+def _block_shape(layer: nn.Module) -> tuple[int, int] | None:
+    """What blocks must have in common to share a state."""
+    return (layer.dim, layer.kernel_size) if isinstance(layer, layers.ConvNeXt) else None
+
+
+def _convnext(w: Writer, layer: layers.ConvNeXt, x: Value) -> Value:
+    return emit_conv.convnext_blocks(w, [layer], x)
 
 
 def _residual(w: Writer, layer: layers.Residual, x: Value) -> Value:
@@ -74,7 +89,7 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     layers.Chain: _chain,
     layers.ChannelNorm: _channel_norm,
     CompressedSpectrum: emit_spectral.compressed,
-    layers.ConvNeXt: emit_conv.convnext,
+    layers.ConvNeXt: _convnext,
     layers.Elu: _elu,
     ExpandSpectrum: emit_spectral.expand,
     Gelu: _gelu,

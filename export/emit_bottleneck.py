@@ -15,19 +15,22 @@ from codec.quantize.vq import VectorQuantizer
 
 def emit_encode(w: Writer, bottleneck: Bottleneck, latent: Value) -> str:
     """Latent to the codes of all codebooks, (B, Q, F) int64. Raises: ModelError."""
-    rows, books = w.last(latent), bottleneck.codebooks
+    g, books = w.graph, bottleneck.codebooks
+    rows = g.reshape(w.last(latent), -1, latent.dim)  # (B * F, D): a product and a sum are one node on matrices
     if isinstance(bottleneck, Masked):
         codes = _encode_masked(w, bottleneck, rows)
     elif isinstance(bottleneck, Grouped):
         n = bottleneck.prefixes[0]
-        pieces = w.graph.ops("Split", rows, count=n, axis=3, num_outputs=n) if n > 1 else [rows]
+        pieces = g.ops("Split", rows, count=n, axis=1, num_outputs=n) if n > 1 else [rows]
         chosen = [_encode_in_turn(w, books[group::n], piece) for group, piece in enumerate(pieces)]
         codes = [one for level in zip(*chosen, strict=True) for one in level]
     elif isinstance(bottleneck, VectorQuantizer | Residual):
         codes = _encode_in_turn(w, books, rows)
     else:
         raise ModelError(f"{type(bottleneck).__name__}: this bottleneck has no ONNX form yet; use the torch engine")
-    return w.graph.op("Concat", *codes, axis=1)
+    batch = g.op("Shape", latent.name, start=0, end=1)
+    shape = g.op("Concat", batch, g.constant([-1, len(books)]), axis=0)
+    return g.transpose(g.op("Reshape", g.op("Concat", *codes, axis=1), shape), 0, 2, 1)
 
 
 def _encode_masked(w: Writer, bottleneck: Masked, rows: str) -> list[str]:
@@ -38,29 +41,34 @@ def _encode_masked(w: Writer, bottleneck: Masked, rows: str) -> list[str]:
         for book, mask in zip(bottleneck.codebooks[:n], bottleneck.get_buffer("masks"), strict=True)
     ]
     for book, index in zip(bottleneck.codebooks, found, strict=False):
-        rows = g.op("Sub", rows, g.op("Gather", w.weight(book, "embed"), index))
+        rows = _left_over(w, book, rows, index)
     return found + _encode_in_turn(w, bottleneck.codebooks[n:], rows)
 
 
 def _encode_in_turn(w: Writer, books: tuple[VectorQuantizer, ...], rows: str) -> list[str]:
-    """Residual codes of (B, 1, F, D), each (B, 1, F)."""
-    g = w.graph
+    """Residual codes of (N, D), each (N, 1)."""
     codes = []
     for i, book in enumerate(books):
         index = _nearest(w, book, rows)
         codes.append(index)
         if i < len(books) - 1:
-            rows = g.op("Sub", rows, g.op("Gather", w.weight(book, "embed"), index))
+            rows = _left_over(w, book, rows, index)
     return codes
 
 
+def _left_over(w: Writer, book: VectorQuantizer, rows: str, index: str) -> str:
+    """(N, D) less the entries of (N, 1)."""
+    entries = w.graph.op("GatherND", w.weight(book, "embed"), index)
+    return w.graph.op("Sub", rows, entries)
+
+
 def _nearest(w: Writer, book: VectorQuantizer, rows: str) -> str:
-    """(B, 1, F, D) -> (B, 1, F): argmin of |e|^2 / 2 - x e."""
+    """(N, D) -> (N, 1): argmin of |e|^2 / 2 - x e."""
     g, embed = w.graph, w.weight(book, "embed")
     half_norms = g.op("ReduceSum", g.op("Mul", embed, embed), g.constant([1]), keepdims=0)
     half_norms = g.op("Mul", half_norms, g.constant(np.float32(0.5)))
-    product = g.op("MatMul", rows, g.transpose(embed, 1, 0))
-    return g.op("ArgMin", g.op("Sub", half_norms, product), axis=3, keepdims=0)
+    distance = g.op("Gemm", rows, embed, half_norms, transB=1, alpha=-1.0)
+    return g.op("ArgMin", distance, axis=1, keepdims=1)
 
 
 def emit_decode(w: Writer, bottleneck: Bottleneck, codes: str) -> Value:
@@ -68,12 +76,9 @@ def emit_decode(w: Writer, bottleneck: Bottleneck, codes: str) -> Value:
     g, books = w.graph, bottleneck.codebooks
     n_groups = bottleneck.prefixes[0] if isinstance(bottleneck, Grouped) else 1
     table = g.op("Concat", *(w.weight(book, "embed") for book in books), axis=0)
-    sizes = [book.codebook_size for book in books]
-    offsets = g.constant(np.cumsum([0, *sizes[:-1]])[:, None])  # (Q, 1)
+    offsets = g.constant(np.cumsum([0, *(book.codebook_size for book in books[:-1])]))  # (Q,)
     used = g.op("Slice", offsets, g.constant([0]), g.op("Shape", codes, start=1, end=2), g.constant([0]))
-    entries = g.op("Gather", table, g.op("Add", codes, used))  # (B, q, F, d)
-    # (B, levels, groups, F, d): levels are summed, groups side by side.
-    shape = g.op("Concat", g.constant([0, -1, n_groups]), g.op("Shape", entries, start=2), axis=0)
-    summed = g.op("ReduceSum", g.op("Reshape", entries, shape), g.constant([1]), keepdims=0)
+    entries = g.op("Gather", table, g.op("Add", g.transpose(codes, 0, 2, 1), used))  # (B, F, q, d)
     dim = books[0].dim * n_groups
-    return Value(g.reshape(g.transpose(summed, 0, 2, 1, 3), 0, 1, -1, dim), dim, channels_last=True)
+    summed = g.op("ReduceSum", g.reshape(entries, 0, 0, -1, dim), g.constant([2]), keepdims=0)  # levels
+    return Value(g.op("Unsqueeze", summed, g.constant([1])), dim, channels_last=True)

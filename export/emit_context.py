@@ -32,7 +32,7 @@ def _recurrent(w: Writer, layer: nn.RNNBase, x: Value, kind: str, *, skip: bool)
     rows = w.last(x)
     y = g.transpose(rows, 2, 0, 1, 3)  # (F, B, 1, C)
     inputs = [w.state(n_layers, size) for _ in range(2 if kind == "LSTM" else 1)]
-    before = [g.transpose(name, 1, 0, 2) for name, _ in inputs]
+    before = [g.transpose(name, 1, 0, 2) for name in inputs]
     after: list[list[str]] = [[] for _ in inputs]
     gates, extra = (LSTM_GATES, {}) if kind == "LSTM" else (GRU_GATES, {"linear_before_reset": 1})
     for i in range(n_layers):
@@ -42,8 +42,8 @@ def _recurrent(w: Writer, layer: nn.RNNBase, x: Value, kind: str, *, skip: bool)
         y, *last = g.ops(kind, y, *weights, "", *own, count=1 + len(own), hidden_size=size, **extra)  # (F, 1, B, C)
         for states, state in zip(after, last, strict=True):
             states.append(state)
-    for (_, number), states in zip(inputs, after, strict=True):
-        w.set_state(number, g.transpose(g.op("Concat", *states, axis=0), 1, 0, 2), n_layers, size)
+    for name, states in zip(inputs, after, strict=True):
+        w.set_state(name, g.transpose(g.op("Concat", *states, axis=0), 1, 0, 2))
     y = g.transpose(y, 2, 1, 0, 3)
     return Value(g.op("Add", rows, y) if skip else y, size, channels_last=True)
 
@@ -64,23 +64,21 @@ def attention(w: Writer, layer: Attention, x: Value) -> Value:
     """Keys and values of the newest frames, and the position, are states."""
     g, heads, size = w.graph, layer.n_heads, layer.head_dim
     shape = (heads, layer.context - 1, size)
-    (keys, key_state), (values, value_state) = w.state(*shape), w.state(*shape)
-    position, position_state = w.state(kind=TensorProto.INT64)
+    old_keys, old_values, position = w.state(*shape), w.state(*shape), w.state(kind=TensorProto.INT64)
     rows = w.last(x)
     frames = g.op("Shape", rows, start=2, end=3)  # (1,)
     qkv = g.transpose(g.reshape(w.matrix(layer.project_in, rows), 0, -1, 3 * heads, size), 0, 2, 1, 3)
     turned, value = _split(w, qkv, 1, 2 * heads, heads)
     query, key = _split(w, _rotate(w, layer, turned, position, frames), 1, heads, heads)  # (B, n_heads, F, head_dim)
-    keys, values = g.op("Concat", keys, key, axis=2), g.op("Concat", values, value, axis=2)
+    keys, values = g.op("Concat", old_keys, key, axis=2), g.op("Concat", old_values, value, axis=2)
     query = g.op("Mul", query, g.constant(np.float32(1 / math.sqrt(size))))
     scores = g.op("MatMul", query, g.transpose(keys, 0, 1, 3, 2))
     scores = g.op("Where", _mask(w, layer, position, frames), scores, g.constant(np.float32(-np.inf)))
     y = g.op("MatMul", g.op("Softmax", scores, axis=-1), values)
     y = w.matrix(layer.project_out, g.reshape(g.transpose(y, 0, 2, 1, 3), 0, 1, -1, heads * size))
-    for number, whole in ((key_state, keys), (value_state, values)):
-        kept = g.op("Slice", whole, frames, g.constant([2**62]), g.constant([2]))
-        w.set_state(number, kept, *shape)
-    w.set_state(position_state, g.op("Add", position, frames), kind=TensorProto.INT64)
+    for state, whole in ((old_keys, keys), (old_values, values)):
+        w.set_state(state, g.op("Slice", whole, frames, g.constant([2**62]), g.constant([2])))
+    w.set_state(position, g.op("Add", position, frames))
     return Value(y, heads * size, channels_last=True)
 
 

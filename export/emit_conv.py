@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from codec.export.writer import Value, Writer
 from codec.nn import layers
 
 
 def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
-    conv, seen, shape = layer.conv, w.first(x), (layer.in_dim, 1, layer.memory)
-    state = w.state(*shape)
+    """The state before the block, (B, C, 1, memory)."""
+    conv, seen = layer.conv, w.first(x)
+    state = w.state(layer.in_dim, 1, layer.memory)
     if layer.memory:
         seen = w.graph.op("Concat", state, seen, axis=3)
-        state = w.graph.slice(seen, 3, -layer.memory)
-    w.set_state(state, *shape)
+    w.set_state(state, w.graph.slice(seen, 3, -layer.memory) if layer.memory else state)
     seen = w.graph.slice(seen, 3, layer.skip) if layer.skip else seen
     y = w.graph.op(
         "Conv",
@@ -27,34 +29,50 @@ def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
 
 
 def causal_conv_transpose(w: Writer, layer: layers.CausalConvTranspose, x: Value) -> Value:
-    if layer.kernel_size < layer.up:
-        raise ModelError("CausalConvTranspose: a kernel shorter than its stride has no ONNX form; use the torch engine")
+    """The bias last, once; a kernel shorter than its stride leaves a gap."""
     kernel = w.graph.op("Unsqueeze", w.weight(layer.conv, "weight"), w.graph.constant([2]))
-    y = w.graph.op("ConvTranspose", w.first(x), kernel, strides=[1, layer.up])
-    y = overlap(w, y, layer.tail, layer.out_dim)
+    gap = [0, max(0, layer.up - layer.kernel_size)]
+    y = w.graph.op("ConvTranspose", w.first(x), kernel, strides=[1, layer.up], output_padding=gap)
+    y = _overlap(w, y, layer.tail, layer.out_dim)
     bias = w.graph.reshape(w.weight(layer.conv, "bias"), 1, -1, 1, 1)
     return Value(w.graph.op("Add", y, bias), layer.out_dim)
 
 
-def overlap(w: Writer, y: str, tail: int, channels: int) -> str:
+def _overlap(w: Writer, y: str, tail: int, channels: int) -> str:
     """Add the tail that the last block left, keep the new one: (B, C, 1, n + tail) -> (B, C, 1, n)."""
     state = w.state(channels, 1, tail)
     if tail == 0:
-        w.set_state(state, channels, 1, 0)
+        w.set_state(state, state)
         return y
     head = w.graph.op("Add", w.graph.slice(y, 3, 0, tail), state)
     y = w.graph.op("Concat", head, w.graph.slice(y, 3, tail), axis=3)
-    w.set_state(w.graph.slice(y, 3, -tail), channels, 1, tail)
+    w.set_state(state, w.graph.slice(y, 3, -tail))
     return w.graph.slice(y, 3, 0, -tail)
 
 
-def convnext(w: Writer, layer: layers.ConvNeXt, x: Value) -> Value:
-    rows, memory = w.last(x), layer.kernel_size - 1
-    seen = w.graph.op("Concat", w.state(1, memory, layer.dim), rows, axis=2)
-    w.set_state(w.graph.slice(seen, 2, -memory), 1, memory, layer.dim)
+def convnext_blocks(w: Writer, blocks: Sequence[layers.ConvNeXt], x: Value) -> Value:
+    """Blocks of one shape in a row, with one state (B, 1, memory, n_blocks * C): fewer tensors go in and out."""
+    g, dim, memory = w.graph, blocks[0].dim, blocks[0].kernel_size - 1
+    rows = w.last(x)
+    state = w.state(1, memory, len(blocks) * dim)
+    if memory == 0:
+        w.set_state(state, state)
+    parts = g.ops("Split", state, count=len(blocks), axis=3, num_outputs=len(blocks)) if len(blocks) > 1 else [state]
+    inputs = []
+    for block, part in zip(blocks, parts, strict=True):
+        inputs.append(rows)
+        rows = _convnext(w, block, rows, g.op("Concat", part, rows, axis=2) if memory else rows)
+    if memory:
+        fresh = g.op("Concat", *inputs, axis=3) if len(blocks) > 1 else inputs[0]
+        w.set_state(state, g.slice(g.op("Concat", state, fresh, axis=2), 2, -memory))
+    return Value(rows, dim, channels_last=True)
+
+
+def _convnext(w: Writer, layer: layers.ConvNeXt, rows: str, seen: str) -> str:
+    """Channels last but for the depthwise convolution; the learned scale goes into the last matrix."""
     weights = w.weight(layer.depthwise, "weight"), w.weight(layer.depthwise, "bias")
     y = w.graph.op("Conv", w.graph.transpose(seen, 0, 3, 1, 2), *weights, group=layer.dim)
     y = w.layer_norm(layer.norm, w.graph.transpose(y, 0, 2, 3, 1))
     y = w.graph.op("Gelu", w.matrix(layer.expand, y))
     y = w.matrix(layer.project, y, w.weight(layer, "scale"))
-    return Value(w.graph.op("Add", rows, y), layer.dim, channels_last=True)
+    return w.graph.op("Add", rows, y)

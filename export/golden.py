@@ -13,7 +13,7 @@ from codec.audio import fit, read
 from codec.engine import ENGINES, Audio, open_engine
 from codec.errors import ModelError
 from codec.golden import GOLDEN, ExactHash, Golden, Key, hash_of, machine_facts, write_file
-from codec.modelfolder import ModelFolder, read_model, write_model
+from codec.modelfolder import ModelFolder, read_facts, read_model, write_model
 from codec.stream import MODES
 
 CLIP_SECONDS = 3.0
@@ -85,10 +85,10 @@ def _run(folder: ModelFolder, golden: Golden) -> Golden:
 
 def _forget_golden(path: Path) -> None:
     """Take old golden vectors out of model.json, so that damaged ones do not stand in the way of new ones."""
-    file = path / "model.json"
-    data = json.loads(file.read_text()) if file.is_file() else {}
-    if data.get("files", {}).pop(GOLDEN, None) is not None:
-        file.write_text(json.dumps(data, indent=1) + "\n")
+    _, files = read_facts(path)
+    if files.pop(GOLDEN, None) is not None:
+        file = path / "model.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"files": files}, indent=1) + "\n")
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from onnx import TensorProto
 
 from codec.engine.torch_engine import load_network
 from codec.export.builder import Builder, stored_tensors
-from codec.export.emit import Value, Writer, emit, emit_decode, emit_encode
+from codec.export.emit import emit
+from codec.export.emit_bottleneck import emit_decode, emit_encode
+from codec.export.writer import Value, Writer
 from codec.modelfolder import DECODER, ENCODER, ModelFolder, read_model, write_model
 from codec.network import Network
 
@@ -33,8 +35,7 @@ def write_graphs(path: Path) -> ModelFolder:
         graph = Builder(stored_tensors(folder.weights_path))
         writer = Writer(graph, {module: key for key, module in network.named_modules()})
         build(writer, network)
-        for i, (value, shape) in enumerate(writer.states):
-            graph.output(f"next_state_{i}", value, ["batch", *shape])
+        writer.write_states()
         onnx.save(graph.model(Path(name).stem, metadata), path / name)
         onnx.checker.check_model(str(path / name))
     return write_model(path, folder.info, folder.config)

@@ -25,13 +25,13 @@ class Value:
     channels_last: bool = False
 
 
-@dataclass(frozen=True)
-class NextState:
-    """What a state becomes: the value, its shape without the batch, its ONNX type."""
+@dataclass
+class State:
+    """A state input and what it becomes."""
 
-    value: str
-    shape: tuple[int, ...]
-    kind: int
+    shape: tuple[int, ...]  # without the batch
+    kind: int  # ONNX type
+    after: str | None = None
 
 
 @dataclass
@@ -40,27 +40,27 @@ class Writer:
 
     graph: Builder
     names: dict[nn.Module, str]
-    states: list[NextState | None] = field(default_factory=list)  # None until it is known
+    states: dict[str, State] = field(default_factory=dict)
 
     def weight(self, module: nn.Module, name: str) -> str:
         """A parameter of a module, as float32."""
         return self.graph.weight(f"{self.names[module]}.{name}")
 
-    def state(self, *shape: int, kind: int = TensorProto.FLOAT) -> tuple[str, int]:
-        """The next state input, (B, *shape), and its number; say what it becomes with `set_state`."""
-        self.states.append(None)
-        number = len(self.states) - 1
-        return self.graph.input(f"state_{number}", ["batch", *shape], kind), number
+    def state(self, *shape: int, kind: int = TensorProto.FLOAT) -> str:
+        """The next state input, (B, *shape); say what it becomes with `set_state`."""
+        name = self.graph.input(f"state_{len(self.states)}", ["batch", *shape], kind)
+        self.states[name] = State(shape, kind)
+        return name
 
-    def set_state(self, number: int, value: str, *shape: int, kind: int = TensorProto.FLOAT) -> None:
+    def set_state(self, name: str, value: str) -> None:
         """What a state becomes."""
-        self.states[number] = NextState(value, shape, kind)
+        self.states[name].after = value
 
     def write_states(self) -> None:
-        """The next states as outputs, in order."""
-        for number, state in enumerate(self.states):
-            assert state is not None
-            self.graph.output(f"next_state_{number}", state.value, ["batch", *state.shape], state.kind)
+        """What the states become as outputs, in order."""
+        for name, state in self.states.items():
+            assert state.after is not None
+            self.graph.output(f"next_{name}", state.after, ["batch", *state.shape], state.kind)
 
     def first(self, x: Value) -> str:
         """As (B, C, 1, F)."""

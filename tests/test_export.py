@@ -5,32 +5,63 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import codec
 from codec import audio as audio_io
 from codec.config import ModelConfig, Part
-from codec.engine.onnx_engine import OnnxEngine
+from codec.engine.onnx_engine import Graph, OnnxEngine
 from codec.engine.torch_engine import TorchEngine
 from codec.errors import ModelError
+from codec.export.builder import Builder, stored_tensors
+from codec.export.emit import EMITTERS, emit
 from codec.export.folder import write_folder
 from codec.export.graphs import write_graphs
 from codec.export.runtime import compare, export_model
+from codec.export.writer import Value, Writer
+from codec.hub import find_model
 from codec.modelfolder import ModelFolder, read_model
 from codec.network import Network
+from codec.nn.attention import Attention, Gelu, Scale, transformer_block
+from codec.nn.layers import (
+    CausalConv,
+    CausalConvTranspose,
+    Chain,
+    ChannelNorm,
+    ConvNeXt,
+    Elu,
+    Layer,
+    Linear,
+    Residual,
+    Split,
+    Stateless,
+    residual_unit,
+)
+from codec.nn.recurrent import Gru, Lstm
+from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
+from codec.nn.stft import InverseStft, Stft
 
 FIXTURE = Path(__file__).parent / "fixtures" / "demo.flac"
 
 SPECTRAL_ENCODER = Part("spectral", {"dim": 16, "hidden_dim": 24, "n_blocks": 2, "n_fft": 96})
 SPECTRAL_DECODER = Part("spectral", {"dim": 16, "hidden_dim": 24, "n_blocks": 1, "n_fine_blocks": 1})
-CONV_ENCODER = Part("conv", {"n_filters": 4, "strides": [2, 4, 5], "n_recurrent": 0})
-CONV_DECODER = Part("conv", {"n_filters": 4, "strides": [2, 4, 5], "n_recurrent": 0})
+CONV_FAMILY: dict[str, dict[str, int | str]] = {
+    "plain": {"n_recurrent": 0},
+    "lstm": {"n_recurrent": 2},
+    "gru": {"recurrent": "gru", "n_recurrent": 1, "norm": "layer"},
+    "attention": {"n_recurrent": 0, "n_attention": 2, "n_heads": 4, "context": 20, "norm": "rms"},
+}
 BOTTLENECKS = {
     "vq": Part("vq", {"codebook_size": 40}),
+    "vq, by gradient": Part("vq", {"codebook_size": 40, "learn": "gradient"}),
     "residual": Part("residual", {"codebook_size": 16, "n_codebooks": 3}),
     "grouped": Part("grouped", {"codebook_size": 16, "n_groups": 2, "n_levels": 2}),
     "masked": Part("masked", {"codebook_size": 16, "n_masked": 2, "n_codebooks": 4}),
@@ -68,12 +99,98 @@ def test_both_engines_agree_for_every_bottleneck(
     assert agreement.audio_db >= 60
 
 
+@pytest.mark.parametrize("options", CONV_FAMILY.values(), ids=CONV_FAMILY)
 def test_both_engines_agree_for_the_conv_family(
-    tmp_path: Path, speech: np.ndarray[tuple[int], np.dtype[np.float32]]
+    options: dict[str, int | str], tmp_path: Path, speech: np.ndarray[tuple[int], np.dtype[np.float32]]
 ) -> None:
-    agreement = compare(make_folder(tmp_path, BOTTLENECKS["grouped"], CONV_ENCODER, CONV_DECODER), speech[:16000])
+    part = Part("conv", {"n_filters": 4, "strides": [2, 4, 5], **options})
+    agreement = compare(make_folder(tmp_path, BOTTLENECKS["grouped"], part, part), speech[:16000])
     assert agreement.codes >= 0.999
     assert agreement.audio_db >= 60
+
+
+def run_in_onnx(layer: Layer, blocks: list[torch.Tensor], path: Path) -> list[Any]:
+    """Write one layer as a graph and step it through blocks (B, C, F)."""
+    save_file({f"layer.{name}": x for name, x in layer.state_dict().items()}, path / "weights.safetensors")
+    graph = Builder(stored_tensors(path / "weights.safetensors"))
+    writer = Writer(graph, {module: f"layer.{name}".rstrip(".") for name, module in layer.named_modules()})
+    dim = blocks[0].shape[1]
+    x = graph.op("Unsqueeze", graph.input("x", ["batch", dim, "frames"]), graph.constant([2]))
+    y = writer.first(emit(writer, layer, Value(x, dim)))
+    graph.output("y", graph.op("Squeeze", y, graph.constant([2])), ["batch", "channels", "steps"])
+    writer.write_states()
+    onnx.save(graph.model("layer", {"weights_hash": "0"}), path / "layer.onnx")
+    runner = Graph(path / "layer.onnx", "0")
+    state, found = runner.init_state(len(blocks[0])), []
+    for block in blocks:
+        out, state = runner.run(block.numpy(), state)
+        found.append(out)
+    return found
+
+
+LAYERS: dict[str, Callable[[], Layer]] = {
+    "attention": lambda: Attention(8, n_heads=2, context=5),
+    "attention to itself": lambda: Attention(8, n_heads=1, context=1),
+    "conv": lambda: CausalConv(8, 6, kernel_size=3, dilation=2),
+    "conv that skips": lambda: CausalConv(8, 6, kernel_size=1, stride=2),
+    "convnext": lambda: ConvNeXt(8, 12, kernel_size=5),
+    "convnext, three of two shapes": lambda: Chain([ConvNeXt(8, 12), ConvNeXt(8, 6), ConvNeXt(8, 6, kernel_size=3)]),
+    "convnext of one frame": lambda: ConvNeXt(8, 12, kernel_size=1),
+    "elu": Elu,
+    "gelu": Gelu,
+    "gru": lambda: Gru(8),
+    "gru, stacked": lambda: Gru(8, n_layers=2, skip=True),
+    "inverse stft": lambda: InverseStft(6, hop_length=2),
+    "linear": lambda: Linear(8, 6),
+    "lstm": lambda: Lstm(8),
+    "lstm, stacked": lambda: Lstm(8, n_layers=3, skip=True),
+    "norm": lambda: ChannelNorm(8),
+    "norm, rms": lambda: ChannelNorm(8, kind="rms"),
+    "residual": lambda: Chain([residual_unit(8, true_skip=True), Split(2)]),
+    "residual of rows": lambda: Chain([Residual(Linear(8, 8)), Split(2)]),
+    "scale": lambda: Scale(8, 0.1),
+    "spectrum, compressed": lambda: CompressedSpectrum(0.3),
+    "spectrum, expanded": lambda: ExpandSpectrum(0.3),
+    "transformer block": lambda: transformer_block(8, n_heads=2, context=4, norm="rms"),
+    "transposed conv": lambda: CausalConvTranspose(8, 6, kernel_size=5, stride=2),
+    "transposed conv with gaps": lambda: CausalConvTranspose(8, 6, kernel_size=2, stride=5),
+}
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_a_layer_steps_as_in_torch(make: Callable[[], Layer], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = make().requires_grad_(False)
+    blocks = [torch.randn(2, 8, length) for length in (2, 6, 2, 4, 8)]
+    state = layer.init_state(2)
+    for block, found in zip(blocks, run_in_onnx(layer, blocks, tmp_path), strict=True):
+        expected, state = layer.step(block, state)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stft_steps_as_in_torch(tmp_path: Path) -> None:
+    layer = Stft(12, hop_length=4)
+    blocks = [torch.randn(2, 1, length) for length in (4, 16, 8)]
+    state = layer.init_state(2)
+    for block, found in zip(blocks, run_in_onnx(layer, blocks, tmp_path), strict=True):
+        expected, state = layer.step(block, state)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_windows_of_broken_hops_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="InverseStft: windows of 6 samples are not whole hops of 4"):
+        run_in_onnx(InverseStft(6, hop_length=4), [torch.zeros(1, 8, 1)], tmp_path)
+
+
+def test_blocks_of_one_shape_share_a_state(tmp_path: Path) -> None:
+    make_folder(tmp_path, BOTTLENECKS["vq"])
+    inputs = [x.name for x in onnx.load(tmp_path / "encoder.onnx", load_external_data=False).graph.input]
+    assert inputs == ["audio", "state_0", "state_1", "state_2"]  # the STFT's, the first conv's, both blocks'
+
+
+def test_every_form_is_tested() -> None:
+    tested = {type(module) for make in LAYERS.values() for module in make().modules() if isinstance(module, Layer)}
+    assert tested | {Stft} == set(EMITTERS)
 
 
 def test_batch_block_length_and_prefix_are_dynamic(tmp_path: Path) -> None:
@@ -87,6 +204,30 @@ def test_batch_block_length_and_prefix_are_dynamic(tmp_path: Path) -> None:
         np.testing.assert_allclose(made[0], made[1], atol=1e-4)
 
 
+def step_through(step: Callable[[Any, Any], Any], whole: Any, size: int, state: Any) -> Any:
+    """Results of all blocks of `size` along the last axis."""
+    found = []
+    for start in range(0, whole.shape[-1], size):
+        y, state = step(np.ascontiguousarray(whole[..., start : start + size]), state)
+        found.append(y)
+    return np.concatenate(found, -1)
+
+
+def test_frames_and_blocks_of_the_embedded_model_agree(
+    tmp_path: Path, speech: np.ndarray[tuple[int], np.dtype[np.float32]]
+) -> None:
+    shutil.copytree(find_model("default_16k"), tmp_path / "model")
+    engine = OnnxEngine(write_graphs(tmp_path / "model"))
+    audio = speech[None, None, : 320 * 128]
+    codes = [
+        step_through(lambda x, state: engine.encode_step(x, state, 8), audio, 320 * size, engine.init_encoder(1))
+        for size in (1, 64)
+    ]
+    assert np.mean(codes[0] == codes[1]) >= 0.999
+    frames, blocks = (step_through(engine.decode_step, codes[0], size, engine.init_decoder(1)) for size in (1, 64))
+    assert np.square(frames - blocks).sum() <= 1e-6 * np.square(frames).sum()
+
+
 def test_the_graphs_hold_no_weights(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, BOTTLENECKS["grouped"])
     folder.weights_path.unlink()
@@ -94,10 +235,16 @@ def test_the_graphs_hold_no_weights(tmp_path: Path) -> None:
         OnnxEngine(folder).init_encoder(1)
 
 
+class Negative(Stateless):
+    """A layer that nobody has written in ONNX."""
+
+    def apply_to(self, x: torch.Tensor) -> torch.Tensor:
+        return -x
+
+
 def test_a_layer_without_an_onnx_form_is_named(tmp_path: Path) -> None:
-    encoder = Part("conv", {"n_filters": 4, "strides": [2, 4, 5], "n_recurrent": 1})
-    with pytest.raises(ModelError, match="Lstm: this layer has no ONNX form yet; use the torch engine"):
-        make_folder(tmp_path, BOTTLENECKS["vq"], encoder)
+    with pytest.raises(ModelError, match="Negative: this layer has no ONNX form yet; use the torch engine"):
+        run_in_onnx(Chain([Elu(), Negative()]), [torch.zeros(1, 8, 1)], tmp_path)
 
 
 def test_graphs_of_other_weights_are_refused(tmp_path: Path) -> None:

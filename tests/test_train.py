@@ -258,7 +258,11 @@ def test_a_run_can_begin_with_the_weights_of_a_model(tmp_path: Path) -> None:
         book.embed.data.normal_()
     write_folder(tmp_path / "model", "small", small().model, source.network.state_dict(), licence="CC0-1.0")
     lines: list[str] = []
-    run(small(f"run={tmp_path / 'run'}", f"run.init={tmp_path / 'model'}", "optim.rate=1e-12"), lines.append, stop_after=1)
+    run(
+        small(f"run={tmp_path / 'run'}", f"run.init={tmp_path / 'model'}", "optim.rate=1e-12"),
+        lines.append,
+        stop_after=1,
+    )
     latest = checkpoint.find_latest(tmp_path / "run")
     assert latest is not None
     network = checkpoint.load(latest)["network"]

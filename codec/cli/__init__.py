@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from codec.cli import decode, encode, export, info, models, train
+from codec.cli import decode, encode, export, info, models, train, verify
 from codec.cli import evaluate as eval_command
 from codec.errors import CodecError
 from codec.files import describe_os_error
@@ -51,6 +51,7 @@ app.command("models")(models.models)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("eval")(eval_command.evaluate)
+app.command("verify")(verify.verify)
 
 
 def main() -> None:

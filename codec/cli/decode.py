@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs
-from codec.cli.options import DeviceOption, OverwriteOption, QuietOption
+from codec.cli.options import DeviceOption, EngineChoice, EngineOption, OverwriteOption, QuietOption
 
 
 def decode(
@@ -18,6 +18,7 @@ def decode(
     sample_rate: Annotated[int | None, typer.Option(help="Hz; the model's when left out.")] = None,
     start: Annotated[float, typer.Option(help="Decode from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="Decode up to this second.")] = None,
+    engine: EngineOption = EngineChoice.AUTO,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -27,7 +28,7 @@ def decode(
     from codec.transcode import DecodeOptions, decode_file, open_named_model  # not for --help
 
     options = DecodeOptions(sample_rate, start, end, overwrite)
-    opened = functools.cache(lambda name: open_named_model(name, model=model, device=device))
+    opened = functools.cache(lambda name: open_named_model(name, model=model, engine=engine.value, device=device))
 
     def work(job: Job, progress: Progress) -> Outcome:
         done = decode_file(

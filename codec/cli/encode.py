@@ -10,6 +10,8 @@ from codec.cli.batch import AUDIO_SUFFIXES, Job, Outcome, Progress, plan, run_jo
 from codec.cli.options import (
     ChannelsChoice,
     DeviceOption,
+    EngineChoice,
+    EngineOption,
     ModeChoice,
     ModelOption,
     OverwriteOption,
@@ -32,6 +34,7 @@ def encode(
     mode: Annotated[
         ModeChoice, typer.Option(help="block: throughput. frame: as a live stream would.")
     ] = ModeChoice.BLOCK,
+    engine: EngineOption = EngineChoice.AUTO,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
@@ -42,7 +45,7 @@ def encode(
     from codec.api import choose_codebooks, load  # numpy and the audio libraries: not for --help
     from codec.transcode import EncodeOptions, encode_file
 
-    loaded = load(model, device=device)
+    loaded = load(model, engine=engine.value, device=device)
     try:
         count = choose_codebooks(loaded.info, codebooks=codebooks, bitrate=bits_per_second)
     except CodesError as error:

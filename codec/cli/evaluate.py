@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from codec.cli.batch import AUDIO_SUFFIXES, find, print_failures
-from codec.cli.options import DeviceOption, QuietOption
+from codec.cli.options import DeviceOption, EngineChoice, EngineOption, QuietOption
 from codec.errors import CodecError, CodesError
 from codec.files import describe_os_error
 
@@ -25,6 +25,7 @@ def evaluate(
     examples: Annotated[int, typer.Option(min=0, help="Files to hear and see in report.html.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, spread evenly.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that score; leave one core to the codec.")] = 1,
+    engine: EngineOption = EngineChoice.AUTO,
     device: DeviceOption = "cpu",
     quiet: QuietOption = False,
 ) -> None:
@@ -37,7 +38,7 @@ def evaluate(
     if limit is not None:
         names = list(files)
         files = {names[i]: files[names[i]] for i in evaluation.spread(len(names), limit)}
-    loaded = load(model, device=device)
+    loaded = load(model, engine=engine.value, device=device)
     try:
         for count in counts:
             choose_codebooks(loaded.info, codebooks=count)

@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
+
+class EngineChoice(StrEnum):
+    """What runs the model."""
+
+    AUTO = "auto"
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="An embedded model's name, or a model folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
+EngineOption = Annotated[
+    EngineChoice, typer.Option("--engine", help="onnx, torch, or auto: onnx where the model ships graphs.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 

@@ -12,13 +12,16 @@ from codec.engine import Audio, Codes, State
 from codec.errors import ModelError
 from codec.modelfolder import DECODER, ENCODER, ModelFolder
 
+# onnxruntime's names of the types that a state can have
+TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+
 
 class OnnxEngine:
     """Runs a model's graphs on the CPU, on one thread: the same sums in the same order on any number of cores."""
 
     def __init__(self, folder: ModelFolder) -> None:
-        self._encoder = _Graph(folder.path / ENCODER, folder.info.weights_hash)
-        self._decoder = _Graph(folder.path / DECODER, folder.info.weights_hash)
+        self._encoder = Graph(folder.path / ENCODER, folder.info.weights_hash)
+        self._decoder = Graph(folder.path / DECODER, folder.info.weights_hash)
 
     @property
     def name(self) -> str:
@@ -43,7 +46,7 @@ class OnnxEngine:
         return self._decoder.run(codes, state)
 
 
-class _Graph:
+class Graph:
     """One graph, opened at its first use: who only encodes does not wait for the decoder."""
 
     def __init__(self, path: Path, weights_hash: str) -> None:
@@ -53,7 +56,7 @@ class _Graph:
     def init_state(self, batch: int) -> State:
         """Zeros."""
         self._open()
-        return tuple(np.zeros((batch, *shape), np.float32) for shape in self._shapes)
+        return tuple(np.zeros((batch, *shape), kind) for shape, kind in self._states)
 
     def run(self, x: Any, state: State) -> tuple[Any, State]:
         """One step."""
@@ -80,4 +83,4 @@ class _Graph:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._names = [x.name for x in inputs]
         self._outputs = [x.name for x in outputs]
-        self._shapes = [tuple(x.shape[1:]) for x in inputs[1:]]
+        self._states = [(tuple(x.shape[1:]), TYPES[x.type]) for x in inputs[1:]]

@@ -20,6 +20,7 @@ class TorchEngine:
     def __init__(self, folder: ModelFolder, *, device: str = "cpu") -> None:
         self.device = _device(device)
         self.network = load_network(folder).to(self.device)
+        self.tables = self.network.bottleneck.tables()  # the weights do not change any more
 
     @property
     def name(self) -> str:
@@ -40,7 +41,7 @@ class TorchEngine:
     def encode_step(self, audio: Audio, state: State, n_codebooks: int) -> tuple[Codes, State]:
         """As `Engine`."""
         x = torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(self.device)
-        codes, after = self.network.encode_step(x, self._to_torch(state), n_codebooks)
+        codes, after = self.network.encode_step(x, self._to_torch(state), n_codebooks, self.tables)
         return codes.cpu().numpy(), _to_numpy(after)
 
     @torch.inference_mode()

@@ -18,9 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import CodesError
+from codec.quantize.search import Table, make_table
 
 if TYPE_CHECKING:
     from codec.quantize.vq import VectorQuantizer
+
+
+# What `Bottleneck.tables` gave, in code order; None: computed at each search.
+Tables = tuple[Table, ...] | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Bottleneck(nn.Module, ABC):
         """How many codebooks, from the first on, decode alone; the last is all of them."""
 
     @abstractmethod
-    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int) -> Quantized:
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
         """One pass without gradient tricks.
 
         Args:
@@ -72,6 +77,7 @@ class Bottleneck(nn.Module, ABC):
             levels: (B,) codebooks in use for each row, each one of `prefixes`. Codes and loss are of all started
                 codebooks whatever it says.
             n_stages: stages that are started; the others add nothing, and their codes are 0.
+            tables: what `tables()` gave, if the codebooks have not changed since.
         """
 
     @abstractmethod
@@ -87,6 +93,10 @@ class Bottleneck(nn.Module, ABC):
     def codebook_sizes(self) -> tuple[int, ...]:
         """Entries of each codebook, in code order."""
         return tuple(book.codebook_size for book in self.codebooks)
+
+    def tables(self) -> tuple[Table, ...]:
+        """Of each codebook, what a search needs to know of it: to compute it once, while no codebook changes."""
+        return tuple(make_table(book.embed) for book in self.codebooks)
 
     @property
     def n_stages(self) -> int:
@@ -118,8 +128,13 @@ class Bottleneck(nn.Module, ABC):
         return Quantized(hard, result.codes, result.loss, result.inputs)
 
     @final
-    def encode(self, latent: Tensor, n_codebooks: int | None = None) -> Tensor:
+    def encode(self, latent: Tensor, n_codebooks: int | None = None, tables: Tables = None) -> Tensor:
         """Latent (B, D, F) to codes (B, n_codebooks, F), int64.
+
+        Args:
+            latent: (B, D, F).
+            n_codebooks: how many; all when None.
+            tables: what `tables()` gave, if the codebooks have not changed since.
 
         Raises:
             CodesError: a prefix that this bottleneck cannot decode.
@@ -127,7 +142,7 @@ class Bottleneck(nn.Module, ABC):
         count = self.check_prefix(n_codebooks)
         levels = torch.full((latent.shape[0],), count, device=latent.device)
         with torch.no_grad(), torch.autocast(latent.device.type, enabled=False):
-            return self.quantize(latent.float(), levels, self._stages_of(count)).codes[:, :count]
+            return self.quantize(latent.float(), levels, self._stages_of(count), tables).codes[:, :count]
 
     @final
     def decode(self, codes: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.quantize.base import Bottleneck, Quantized
+from codec.quantize.base import Bottleneck, Quantized, Tables
 from codec.quantize.residual import Residual, ResidualConfig
 from codec.quantize.vq import CodebookConfig, VectorQuantizer
 
@@ -66,11 +66,15 @@ class Grouped(Bottleneck):
         """Whole levels."""
         return tuple(range(len(self.groups), self.n_codebooks + 1, len(self.groups)))
 
-    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int) -> Quantized:
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
         """Each group alone; its level l is code l * G + g."""
-        channels = latent.chunk(len(self._parts), 1)
-        levels = levels // len(self._parts)
-        parts = [part.quantize(x, levels, n_stages) for part, x in zip(self._parts, channels, strict=True)]
+        n = len(self._parts)
+        channels = latent.chunk(n, 1)
+        of_group = [None if tables is None else tables[g::n] for g in range(n)]
+        parts = [
+            part.quantize(x, levels // n, n_stages, own)
+            for part, x, own in zip(self._parts, channels, of_group, strict=True)
+        ]
         codes = torch.stack([part.codes for part in parts], 2).flatten(1, 2)  # (B, R, G, F) -> (B, Q, F)
         inputs = tuple(part.inputs[level] for level in range(self.n_levels) for part in parts)
         loss = torch.stack([part.loss for part in parts]).mean()

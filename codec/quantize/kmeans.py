@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from codec.quantize.vq import nearest
+from codec.quantize.search import nearest
 
 
 def sum_hits(x: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.quantize.base import Bottleneck, Quantized
+from codec.quantize.base import Bottleneck, Quantized, Tables
 from codec.quantize.residual import quantize_in_turn, sum_entries
 from codec.quantize.vq import CodebookConfig, VectorQuantizer
 
@@ -67,7 +67,7 @@ class Masked(Bottleneck):
         """At least the masked ones: fewer would leave channels out."""
         return tuple(range(self.n_masked, len(self.books) + 1))
 
-    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int) -> Quantized:
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
         """The masked codebooks on their channels, then the residual loop."""
         batch, dim, frames = latent.shape
         x = latent.transpose(1, 2).reshape(-1, dim)
@@ -77,12 +77,14 @@ class Masked(Bottleneck):
             inputs = (*(part.detach() for part in seen), *[None] * (self.n_codebooks - self.n_masked))
             return Quantized(torch.zeros_like(latent), codes, latent.new_zeros(()), inputs)
         first = self.codebooks[: self.n_masked]
-        flats = [book.search(part.detach()) for book, part in zip(first, seen, strict=True)]
+        own = (None,) * self.n_masked if tables is None else tables[: self.n_masked]
+        flats = [book.search(part.detach(), table) for book, part, table in zip(first, seen, own, strict=True)]
         entries = [book.lookup(flat) for book, flat in zip(first, flats, strict=True)]
         loss = torch.stack([b.loss(p, e) for b, p, e in zip(first, seen, entries, strict=True)]).sum()
         total = torch.stack(entries).sum(0)
         left = (x - total.detach()).view(batch, frames, dim).transpose(1, 2)
-        after = quantize_in_turn(self.codebooks[self.n_masked :], left, levels - self.n_masked, n_stages - 1)
+        later = None if tables is None else tables[self.n_masked :]
+        after = quantize_in_turn(self.codebooks[self.n_masked :], left, levels - self.n_masked, n_stages - 1, later)
         codes = torch.cat((torch.stack(flats).view(self.n_masked, batch, frames).transpose(0, 1), after.codes), 1)
         latent_hat = total.view(batch, frames, dim).transpose(1, 2) + after.latent
         loss = (loss + after.loss * (self.n_codebooks - self.n_masked)) / self.n_codebooks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.quantize.base import Bottleneck, Quantized
+from codec.quantize.base import Bottleneck, Quantized, Tables
 from codec.quantize.vq import CodebookConfig, VectorQuantizer
 
 
@@ -53,16 +53,18 @@ class Residual(Bottleneck):
         """Any number."""
         return tuple(range(1, len(self.levels) + 1))
 
-    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int) -> Quantized:
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
         """Level by level; row b sums its first `levels[b]` entries, but every level sees every row."""
-        return quantize_in_turn(self.codebooks, latent, levels, n_stages)
+        return quantize_in_turn(self.codebooks, latent, levels, n_stages, tables)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Sum of the entries: (B, Q', F) -> (B, D, F)."""
         return sum_entries(self.codebooks, codes)
 
 
-def quantize_in_turn(books: tuple[VectorQuantizer, ...], latent: Tensor, levels: Tensor, n_stages: int) -> Quantized:
+def quantize_in_turn(
+    books: tuple[VectorQuantizer, ...], latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None
+) -> Quantized:
     """The residual loop over `books`, stage = place in `books`; arguments as in `Bottleneck.quantize`.
 
     What is subtracted is detached: every level's commitment reaches the encoder.
@@ -76,7 +78,7 @@ def quantize_in_turn(books: tuple[VectorQuantizer, ...], latent: Tensor, levels:
     loss = latent.new_zeros(())
     for i, book in enumerate(books[:n_stages]):
         inputs[i] = residual.detach()
-        flat = book.search(residual.detach())
+        flat = book.search(residual.detach(), None if tables is None else tables[i])
         entries = book.lookup(flat)
         codes[:, i] = flat.view(batch, frames)
         loss = loss + book.loss(residual, entries)

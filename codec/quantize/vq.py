@@ -2,8 +2,8 @@
 
 Source: van den Oord et al. 2017 (VQ-VAE), sections 3.1 and 3.2.
 
->>> nearest(torch.tensor([[0.9], [0.1]]), torch.tensor([[0.0], [1.0], [1.0]])).tolist()
-[1, 0]
+>>> VectorQuantizer(VqConfig(codebook_size=4), dim=2).encode(torch.zeros(1, 2, 3)).tolist()
+[[[0, 0, 0]]]
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.quantize.base import Bottleneck, Quantized
+from codec.quantize.base import Bottleneck, Quantized, Tables
+from codec.quantize.search import Table, nearest
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class VectorQuantizer(Bottleneck):
         """One codebook."""
         return (1,)
 
-    def search(self, x: Tensor) -> Tensor:
-        """Index of the nearest entry: (N, D) float32 -> (N,) int64."""
-        return nearest(x, self.embed.detach())
+    def search(self, x: Tensor, table: Table | None = None) -> Tensor:
+        """Index of the nearest entry: (N, D) float32 -> (N,) int64; `table` is of `embed` as it is now."""
+        return nearest(x, self.embed if table is None else table)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Entries of codes: (..., ) int64 -> (..., D)."""
@@ -87,14 +88,14 @@ class VectorQuantizer(Bottleneck):
             loss = loss + F.mse_loss(entries, x.detach())
         return loss
 
-    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int) -> Quantized:
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
         """Nearest entry of each frame."""
         batch, dim, frames = latent.shape
         x = latent.transpose(1, 2).reshape(-1, dim)
         if n_stages == 0:
             codes = torch.zeros(batch, 1, frames, dtype=torch.int64, device=latent.device)
             return Quantized(torch.zeros_like(latent), codes, latent.new_zeros(()), (x.detach(),))
-        flat = self.search(x.detach())
+        flat = self.search(x.detach(), None if tables is None else tables[0])
         entries = self.lookup(flat)
         latent_hat = entries.view(batch, frames, dim).transpose(1, 2)
         return Quantized(latent_hat, flat.view(batch, 1, frames), self.loss(x, entries), (x.detach(),))
@@ -102,9 +103,3 @@ class VectorQuantizer(Bottleneck):
     def dequantize(self, codes: Tensor) -> Tensor:
         """(B, 1, F) -> (B, D, F)."""
         return self.lookup(codes[:, 0]).transpose(1, 2)
-
-
-def nearest(x: Tensor, entries: Tensor) -> Tensor:
-    """Index of the nearest of `entries` (K, D) by L2 distance: (N, D) float32 -> (N,) int64; the lowest wins a tie."""
-    # |x|^2 is the same for all entries: left out.
-    return torch.addmm(entries.square().sum(1), x, entries.t(), beta=0.5, alpha=-1).argmin(1)
