@@ -431,7 +431,7 @@ def test_eval_prints_a_table_and_writes_the_reports(call: Call, tiny_path: Path,
     with (tmp_path / "out" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sorted({(row["file"], row["codebooks"]) for row in rows}) == [
-        (file, count) for file in ("demo.flac", "rhasspy_nathalie_06_24k.flac") for count in ("2", "4")
+        (file, count) for file in ("demo.flac", "talk.flac") for count in ("2", "4")
     ]
     assert all(float(row["rtf_encode"]) > 0 and float(row["rtf_decode"]) > 0 for row in rows)
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -197,7 +197,7 @@ def test_the_way_of_other_devices_agrees_where_nothing_is_near_a_tie(cosine: boo
 
 
 def test_nothing_is_compiled_whatever_the_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU the product is nearly all of the time (benchmarks/lookup.py): no graphs, no first-use cost."""
+    """No graphs, so no first-use cost and no recompilation for a new length."""
     compiled: list[Any] = []
     monkeypatch.setattr(torch, "compile", lambda *args, **_: compiled.append(args))
     vectors, codebook = make(40, 30, 4)

@@ -123,7 +123,8 @@ class Bottleneck(nn.Module, ABC):
         # Distances need float32: half precision picks other codes.
         with torch.autocast(latent.device.type, enabled=False):
             full = latent.float()
-            result = self.quantize(full, levels, n_stages)
+            # A diverged step must end in a loss that the trainer skips, not in a search that refuses NaN.
+            result = self.quantize(full.nan_to_num(0.0, 0.0, 0.0), levels, n_stages)
             hard = full if n_stages == 0 else full + (result.latent - full).detach()
         return Quantized(hard, result.codes, result.loss, result.inputs)
 
