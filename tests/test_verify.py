@@ -22,15 +22,11 @@ from codec.errors import CodesFileError, ModelError
 from codec.export.golden import write_golden
 from codec.export.graphs import write_graphs
 from codec.golden import GOLDEN, Golden, read_golden, write_file
-from codec.hub import EMBEDDED
 from codec.modelfolder import DECODER, ENCODER, WEIGHTS, ModelFolder, read_facts, read_model, write_model
 from codec.verify import Report, verify_codes_file, verify_model
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "tests" / "fixtures" / "demo.flac"
-NEEDS_GOLDEN = pytest.mark.skipif(
-    not (EMBEDDED / "default_16k" / GOLDEN).is_file(), reason="the embedded model has no golden vectors: make golden"
-)
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # an import of it fails
@@ -288,12 +284,10 @@ def test_without_torch_it_says_that_the_engine_is_not_installed(released: Path) 
     assert not any(name.startswith("chunks, torch") for name in rows)
 
 
-@NEEDS_GOLDEN
 def test_the_embedded_model_passes_without_torch() -> None:
     assert without_torch("default_16k")["passed"]
 
 
 @pytest.mark.slow
-@NEEDS_GOLDEN
 def test_the_embedded_model_passes_with_every_engine() -> None:
     assert misses(verify_model("default_16k")) == {}
