@@ -163,8 +163,11 @@ class ModelInfo:
     parameters: dict[str, int]  # encoder, bottleneck, decoder
     licence: str
     weights_hash: str = ""  # SHA-256 of the weights file, hex
-    causal: bool = True
+    causal: bool = True  # nothing looks ahead
     context: int | None = None  # earlier frames on which decoded audio depends; None is all of them
+    encoder_context: int | None = None  # earlier frames of audio on which a frame's codes depend; None is all
+    encoder_lookahead: int | None = 0  # samples behind its own frame on which a frame's codes depend; None is all
+    decoder_lookahead: int | None = 0  # later frames on which decoded audio depends; None is all
 
     def __post_init__(self) -> None:
         """Check numbers. Raises: ConfigError."""
@@ -177,6 +180,10 @@ class ModelInfo:
             "divisors": len(self.divisors) == n_books and min(self.divisors) >= 1,
             "prefixes": bool(self.prefixes) and all(1 <= count <= n_books for count in self.prefixes),
             "context": self.context is None or self.context >= 0,
+            "encoder_context": self.encoder_context is None or self.encoder_context >= 0,
+            "encoder_lookahead": self.encoder_lookahead is None or self.encoder_lookahead >= 0,
+            "decoder_lookahead": self.decoder_lookahead is None or self.decoder_lookahead >= 0,
+            "causal": self.causal == (self.encoder_lookahead == 0 and self.decoder_lookahead == 0),
         }
         for name, holds in facts.items():
             if not holds:
@@ -198,9 +205,28 @@ class ModelInfo:
         return self.sample_rate / self.hop_length
 
     @property
+    def lookahead(self) -> int | None:
+        """Later samples that a stream waits for, beyond frame and delay; None where it must wait for the end.
+
+        A memory without end beside look-ahead fits into no window but the whole signal.
+        """
+        if self.encoder_lookahead is None or self.decoder_lookahead is None:
+            return None
+        if (self.encoder_lookahead and self.encoder_context is None) or (
+            self.decoder_lookahead and self.context is None
+        ):
+            return None
+        return self.encoder_lookahead + self.decoder_lookahead * self.hop_length
+
+    @property
     def latency(self) -> float:
-        """Algorithmic latency from a sample's arrival to its reconstruction, seconds: one frame and the delay."""
-        return (self.hop_length + self.delay) / self.sample_rate
+        """Algorithmic latency from a sample's arrival to its reconstruction, seconds: a frame, delay, look-ahead.
+
+        Infinite where a frame needs the whole signal.
+        """
+        if self.lookahead is None:
+            return math.inf
+        return (self.hop_length + self.delay + self.lookahead) / self.sample_rate
 
     @property
     def bitrate(self) -> float:

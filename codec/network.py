@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from codec.config import ModelConfig, ModelInfo
+from codec.errors import ConfigError
 from codec.nn.decoder import build_decoder
 from codec.nn.encoder import build_encoder
-from codec.nn.layers import State
+from codec.nn.layers import Layer, State
 from codec.quantize.base import Quantized, Tables
 from codec.quantize.build import build_bottleneck
 
@@ -42,6 +43,9 @@ class Network(nn.Module):
         self.encoder = build_encoder(config)
         self.bottleneck = build_bottleneck(config.bottleneck, config.latent_dim)
         self.decoder = build_decoder(config)
+        for part, frame in ((self.encoder, config.hop_length), (self.decoder, 1)):
+            if part.lookahead != 0 and part.down != frame:  # windows begin at whole frames
+                raise ConfigError(f"network: looks ahead and takes {part.down} steps at a time; must be {frame}")
         self.delay = self.encoder.delay * config.hop_length + self.decoder.delay
 
     def forward(self, audio: Tensor, levels: Tensor | None = None, *, n_stages: int | None = None) -> Output:
@@ -71,12 +75,22 @@ class Network(nn.Module):
             hop_length=self.config.hop_length,
             delay=self.delay,
             codebook_sizes=sizes,
-            divisors=(1,) * len(sizes),
+            divisors=self.bottleneck.divisors or (1,) * len(sizes),
             prefixes=self.bottleneck.prefixes,
             parameters=counts,
             licence=licence,
-            context=None if self.decoder.receptive_field is None else self.decoder.receptive_field - 1,
+            causal=self.encoder.lookahead == 0 and not self.bottleneck.divisors and self.decoder.lookahead == 0,
+            context=context_of(self.decoder, 1),
+            encoder_context=context_of(self.encoder, self.config.hop_length),
+            # The mean of several frames: a window would have to begin where their code does.
+            encoder_lookahead=None if self.bottleneck.divisors else self.encoder.lookahead,
+            decoder_lookahead=self.decoder.lookahead,
         )
+
+
+def context_of(layer: Layer, frame: int) -> int | None:
+    """Earlier frames, of `frame` input steps each, that the outputs of one frame see; None for all."""
+    return None if layer.receptive_field is None else max(0, -(-(layer.receptive_field - frame) // frame))
 
 
 def count_parameters(module: nn.Module) -> int:

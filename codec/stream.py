@@ -2,6 +2,7 @@
 
 Inside runs one fixed block, whatever the chunks: `frame` steps one frame at a time (latency), `block` 64 frames from
 sample 0, the last block filled with zeros (throughput). Within a mode the result is equal (==) for every chunking.
+A network that looks ahead runs in overlapping windows instead (`codec.streamwindow`), each from the initial state.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from codec.engine import Audio, Codes, Engine, State
 from codec.errors import AudioError, CodesError
 from codec.streamasync import pump
 from codec.streamqueue import AudioQueue, CodesQueue
-from codec.streamstate import Identity, check_no_resampling, load_stream, save_stream
+from codec.streamstate import Identity, check_no_resampling, identify, load_stream, save_stream
+from codec.streamwindow import check_streams, decoder_reach, encoder_reach
 
 MODES = {"block": 64, "frame": 1}  # frames of one step
 
@@ -69,6 +71,7 @@ class StreamEncoder:
         mode: str = "frame",
         sample_rate: int | None = None,
         channels: int | None = None,
+        whole: bool = False,
     ) -> None:
         """Begin a stream.
 
@@ -80,7 +83,14 @@ class StreamEncoder:
             sample_rate: of the chunks, Hz; the model's when None.
             channels: None takes chunks (samples,) and gives codes (Q, f); a number takes (channels, samples) and gives
                 (channels, Q, f), each channel coded alone.
+            whole: take a model that needs the whole signal too; all codes come at `flush`.
+
+        Raises:
+            ModelError: a model that needs the whole signal.
+            AudioError, CodesError: an argument that cannot be.
         """
+        if not whole:
+            check_streams(info, encoder_reach(info), "encoder")
         self._engine, self._info, self._n_codebooks = engine, info, n_codebooks
         self._mode, self._step = mode, frames_of_mode(mode)
         self._rate = check_sample_rate(sample_rate, info.sample_rate)
@@ -170,16 +180,17 @@ class StreamEncoder:
 
     def _identity(self) -> Identity:
         what = {"channels": self._channels, "codebooks": self._n_codebooks, "sample_rate": self._rate}
-        return {"kind": "encoder", **_identity(self._engine, self._info, self._mode), **what}
+        return {**identify("encoder", self._engine, self._info, self._mode), **what}
 
     def _run(self) -> Any:
         """Run whole steps from what is pending: (Q, f) or (C, Q, f)."""
         parts: list[list[Codes]] = [[np.zeros((self._n_codebooks, 0), np.int64)] for _ in self._states]
         for block in self._queue.blocks():
-            for row, audio in enumerate(block):
+            for row, audio in enumerate(block.data):
                 x, state = audio[None, None], self._states[row]
-                codes, self._states[row] = self._engine.encode_step(x, state, self._n_codebooks)
-                parts[row].append(codes[0])
+                codes, after = self._engine.encode_step(x, state, self._n_codebooks)
+                self._states[row] = after if self._info.encoder_lookahead == 0 else state
+                parts[row].append(codes[0][:, block.keep])
         result = self._queue.count(np.stack([np.concatenate(part, 1) for part in parts]))
         return like(result[0] if self._channels is None else result, self._is_torch)
 
@@ -203,8 +214,11 @@ class StreamDecoder:
         mode: str = "frame",
         sample_rate: int | None = None,
         channels: int | None = None,
+        whole: bool = False,
     ) -> None:
         """Begin a stream; arguments as `StreamEncoder`, `sample_rate` is that of the audio given."""
+        if not whole:
+            check_streams(info, decoder_reach(info), "decoder")
         self._engine, self._info = engine, info
         self._mode, self._step = mode, frames_of_mode(mode)
         self._rate = check_sample_rate(sample_rate, info.sample_rate)
@@ -276,15 +290,16 @@ class StreamDecoder:
 
     def _identity(self) -> Identity:
         what = {"channels": self._channels, "sample_rate": self._rate}
-        return {"kind": "decoder", **_identity(self._engine, self._info, self._mode), **what}
+        return {**identify("decoder", self._engine, self._info, self._mode), **what}
 
     def _run(self) -> Any:
         """Run whole steps from what is pending: (t,) or (C, t)."""
         parts: list[list[Audio]] = [[np.zeros(0, np.float32)] for _ in self._states]
         for block in self._queue.blocks():
-            for row, codes in enumerate(block):
-                audio, self._states[row] = self._engine.decode_step(codes[None], self._states[row])
-                parts[row].append(audio[0, 0])
+            for row, codes in enumerate(block.data):
+                audio, after = self._engine.decode_step(codes[None], self._states[row])
+                self._states[row] = after if self._info.decoder_lookahead == 0 else self._states[row]
+                parts[row].append(audio[0, 0, block.keep])
         result = self._queue.give(np.stack([np.concatenate(part) for part in parts]))
         return like(result[0] if self._channels is None else result, self._is_torch)
 
@@ -336,7 +351,3 @@ def check_codes(codes: Codes, info: ModelInfo, *, name: str = "codes") -> None:
         raise CodesError(
             f"{name}: code {codes[row, book, frame]} at {where}: this codebook has entries 0 to {size - 1}"
         )
-
-
-def _identity(engine: Engine, info: ModelInfo, mode: str) -> Identity:
-    return {"model": info.name, "weights_hash": info.weights_hash, "engine": engine.name, "mode": mode}

@@ -6,7 +6,7 @@ No engine here: one stream (`codec.stream`) and many at once (`codec.streams`) c
 >>> info = ModelInfo("m", 16000, 320, 0, (32,), (1,), (1,), {}, "")
 >>> queue = AudioQueue(info, sample_rate=16000, step=1, n_channels=1)
 >>> queue.take(np.zeros((1, 700), np.float32))
->>> [block.shape for block in queue.blocks()], queue.pending.shape
+>>> [block.data.shape for block in queue.blocks()], queue.pending.shape
 ([(1, 320), (1, 320)], (1, 60))
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from codec.audio import Resampler
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes
+from codec.streamwindow import Block, decoder_reach, encoder_reach, windows
 
 
 class AudioQueue:
@@ -29,7 +30,7 @@ class AudioQueue:
 
     def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
         """Begin; `sample_rate` of what is taken, Hz; `step` in frames."""
-        self._info, self._size = info, step * info.hop_length
+        self._info, self._step, self._reach = info, step, encoder_reach(info)
         self._resampler = Resampler(sample_rate, info.sample_rate, n_channels)
         self.resamples = sample_rate != info.sample_rate
         self.pending: Audio = np.zeros((n_channels, 0), np.float32)
@@ -47,28 +48,45 @@ class AudioQueue:
         """No more samples come; zeros carry the last ones through the model's delay, to the end of a step."""
         self._append(self._resampler.flush())
         self.ended = True
-        missing = self._info.frames(self.n_samples) - self.n_frames
-        steps = -(-missing * self._info.hop_length // self._size)
-        self.pending = np.pad(self.pending, ((0, 0), (0, steps * self._size - self.pending.shape[1])))
+        end = self._info.frames(self.n_samples)
+        if self._info.encoder_lookahead == 0:
+            end += (self.n_frames - end) % self._step
+        size = (end - self._origin(self.n_frames)) * self._info.hop_length
+        self.pending = np.pad(self.pending, ((0, 0), (0, size - self.pending.shape[1])))
 
-    def blocks(self) -> list[Audio]:
-        """What is ready, removed from here: blocks (C, step)."""
-        whole = self.pending.shape[1] // self._size * self._size
-        ready = [self.pending[:, i : i + self._size] for i in range(0, whole, self._size)]
-        self.pending = self.pending[:, whole:].copy()  # a view would keep the whole chunk
+    def blocks(self) -> list[Block]:
+        """What is ready: blocks (C, samples) of whole frames. What no later block needs is removed from here."""
+        hop, start = self._info.hop_length, self._origin(self.n_frames)
+        known = start * hop + self.pending.shape[1]
+        ready, done = [], self.n_frames
+        for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
+            data = self.pending[:, (window.begin - start) * hop : window.end - start * hop]
+            if short := -data.shape[1] % hop:
+                data = np.pad(data, ((0, 0), (0, short)))  # behind what the kept frames see
+            ready.append(Block(data, slice(window.first - window.begin, window.stop - window.begin)))
+            done = window.stop
+        self.pending = self.pending[:, (self._origin(done) - start) * hop :].copy()  # a view would keep the whole chunk
+        if self.ended:
+            self.pending = self.pending[:, :0]
         return ready
 
     def holds(self, pending: NDArray[Any] | None) -> bool:
         """Whether this can be what a queue like this one keeps between calls."""
         if pending is None or pending.dtype != np.float32 or pending.ndim != 2:
             return False
-        return len(pending) == len(self.pending) and pending.shape[1] < self._size and bool(np.isfinite(pending).all())
+        most = (self._reach.context + self._step) * self._info.hop_length + self._reach.ahead
+        fits = self._reach.whole or pending.shape[1] < most
+        return len(pending) == len(self.pending) and fits and bool(np.isfinite(pending).all())
 
     def count(self, codes: Codes) -> Codes:
         """Codes (..., f) of these blocks without the frames that code zeros only."""
         codes = codes[..., : self._info.frames(self.n_samples) - self.n_frames]
         self.n_frames += codes.shape[-1]
         return codes
+
+    def _origin(self, frame: int) -> int:
+        """First frame that is kept when `frame` is the next to compute."""
+        return 0 if self._reach.whole else max(0, frame - self._reach.context)
 
     def _append(self, audio: Audio) -> None:
         self.n_samples += audio.shape[1]
@@ -82,7 +100,7 @@ class CodesQueue:
 
     def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
         """Begin; `sample_rate` of what is given, Hz; `step` in frames."""
-        self._info, self._step, self._n_channels = info, step, n_channels
+        self._info, self._step, self._n_channels, self._reach = info, step, n_channels, decoder_reach(info)
         self._resampler = Resampler(info.sample_rate, sample_rate, n_channels)
         self.resamples = sample_rate != info.sample_rate
         self.pending: Codes | None = None
@@ -99,18 +117,26 @@ class CodesQueue:
         self.pending = codes.copy() if self.pending is None else np.concatenate((self.pending, codes), 2)
 
     def close(self) -> None:
-        """No more frames come; code 0 fills the last step."""
+        """No more frames come; code 0 fills the last step, unless it would be seen."""
         self.ended = True
-        if self.pending is not None:
+        if self.pending is not None and self._info.decoder_lookahead == 0:
             self.pending = np.pad(self.pending, ((0, 0), (0, 0), (0, -self.pending.shape[2] % self._step)))
 
-    def blocks(self) -> list[Codes]:
-        """What is ready, removed from here: blocks (C, Q, step)."""
+    def blocks(self) -> list[Block]:
+        """What is ready: blocks (C, Q, frames). What no later block needs is removed from here."""
         if self.pending is None:
             return []
-        whole = self.pending.shape[2] // self._step * self._step
-        ready = [self.pending[:, :, i : i + self._step] for i in range(0, whole, self._step)]
-        self.pending = self.pending[:, :, whole:].copy()
+        hop, done = self._info.hop_length, self.n_run // self._info.hop_length
+        start, ready = self._origin(done), []
+        known = start + self.pending.shape[2]
+        for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=1, ended=self.ended):
+            data = self.pending[:, :, window.begin - start : window.end - start]
+            keep = slice((window.first - window.begin) * hop, (window.stop - window.begin) * hop)
+            ready.append(Block(data, keep))
+            done = window.stop
+        self.pending = self.pending[:, :, self._origin(done) - start :].copy()
+        if self.ended:
+            self.pending = self.pending[:, :, :0]
         return ready
 
     def holds(self, pending: NDArray[Any] | None) -> bool:
@@ -121,7 +147,9 @@ class CodesQueue:
             return False
         limit = np.array(self._info.codebook_sizes[: pending.shape[1]])[:, None]
         in_range = bool(((pending >= 0) & (pending < limit)).all())
-        return in_range and len(pending) == self._n_channels and pending.shape[2] < self._step
+        most = self._reach.context + self._step + self._reach.ahead
+        fits = self._reach.whole or pending.shape[2] < most
+        return in_range and len(pending) == self._n_channels and fits
 
     def give(self, audio: Audio) -> Audio:
         """Decoded audio (C, t) without the delay at the start and the filling at the end, at the rate asked for."""
@@ -135,3 +163,7 @@ class CodesQueue:
         self.n_given += audio.shape[1]
         audio = self._resampler.feed(audio)
         return np.concatenate((audio, self._resampler.flush()), 1) if self.ended else audio
+
+    def _origin(self, frame: int) -> int:
+        """First frame that is kept when `frame` is the next to compute."""
+        return 0 if self._reach.whole else max(0, frame - self._reach.context)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from codec.engine import State
+from codec.config import ModelInfo
+from codec.engine import Engine, State
 from codec.errors import StateError
 from codec.streamqueue import AudioQueue, CodesQueue
 
@@ -34,6 +35,12 @@ Tensors = dict[str, NDArray[Any]]
 
 VERSION = 1
 DAMAGED = "stream state: damaged or no stream state; save it again"
+
+
+def identify(kind: str, engine: Engine, info: ModelInfo, mode: str) -> Identity:
+    """What a state must have in common with the stream that loads it."""
+    model = {"model": info.name, "weights_hash": info.weights_hash}
+    return {"kind": kind, **model, "engine": engine.name, "mode": mode}
 
 
 def pack(identity: Identity, counts: Counts, tensors: Tensors) -> bytes:

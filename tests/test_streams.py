@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codec.api import Model
-from codec.errors import AudioError, CodesError
+from codec.errors import AudioError, CodesError, StateError
 
 Array = npt.NDArray[Any]
 LAW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -203,6 +203,77 @@ def test_rows_resample_each_by_itself_and_give_back_the_kind_they_take(tiny: Mod
     assert agreement(codes[1], tiny.stream_encoder(sample_rate=48000).feed(talks[1])) >= 0.98
     heard = play(tiny.stream_decoders(rows=2, sample_rate=8000), [{0: codes[0].numpy(), 1: codes[1]}])
     assert len(heard[1]) == len(alone(tiny.stream_decoder(sample_rate=8000), codes[1]))
+
+
+# states of rows
+
+
+@LAW
+@given(
+    at=st.integers(0, 1000),
+    mode=st.sampled_from(["frame", "block"]),
+    name=st.sampled_from(["tiny", "embedded"]),
+    n_rows=st.integers(1, 3),
+)
+def test_a_row_goes_on_as_a_single_stream_and_a_single_stream_as_a_row(
+    request: pytest.FixtureRequest, talks: list[Array], at: int, mode: str, name: str, n_rows: int
+) -> None:
+    """From any place, with neighbours that go on. A row that is alone is a stream of its own, exactly."""
+    model: Model = request.getfixturevalue(name)
+    audio = talks[0][:3500]
+    codes = alone(model.stream_encoder(mode=mode), audio)
+    heard = alone(model.stream_decoder(mode=mode), codes)
+    for many, one, whole, wanted in (
+        (model.stream_encoders, model.stream_encoder, audio, codes),
+        (model.stream_decoders, model.stream_decoder, codes, heard),
+    ):
+        cut_at = at * whole.shape[-1] // 1000
+        head, tail = whole[..., :cut_at], whole[..., cut_at:]
+        rows, single = many(rows=n_rows, mode=mode), one(mode=mode)
+        first = rows.feed(dict.fromkeys(rows.rows, head))[0]
+        single.load_state(rows.state(0))
+        to_single = np.concatenate([first, alone(single, tail)], -1)
+        single = one(mode=mode)
+        first = single.feed(head)
+        rows.load_state(0, single.state())
+        second = rows.feed(dict.fromkeys(rows.rows, tail))
+        to_row = np.concatenate([first, second[0], rows.flush([0])[0]], -1)
+        for found in (to_single, to_row):
+            if n_rows == 1:
+                assert np.array_equal(found, wanted)
+            elif wanted.dtype == np.int64:
+                assert agreement(found, wanted) >= 0.95  # a near-tie or two of few codes
+            else:
+                np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_restoring_a_row_leaves_its_neighbours_untouched(tiny: Model, talks: list[Array]) -> None:
+    encoders, clean = tiny.stream_encoders(rows=3), tiny.stream_encoders(rows=3)
+    chunks = {row: talks[row][:1000] for row in range(3)}
+    for coders in (encoders, clean):
+        coders.feed(chunks)
+    saved = encoders.state(1)
+    encoders.feed({1: talks[5][:5000]})
+    encoders.load_state(1, saved)
+    rest = {row: talks[row][1000:3000] for row in range(3)}
+    both = encoders.feed(rest), clean.feed(rest)
+    assert [np.array_equal(both[0][row], both[1][row]) for row in range(3)] == [True] * 3
+
+
+def test_a_state_that_does_not_fit_a_row_is_refused_and_changes_nothing(tiny: Model, talks: list[Array]) -> None:
+    encoders = tiny.stream_encoders(rows=2)
+    encoders.feed({0: talks[0][:1000]})
+    before = encoders.state(0)
+    decoder = tiny.stream_decoder().state()
+    for data, text in ((before[:-1], "damaged"), (decoder, "kind 'decoder', this stream has 'encoder'")):
+        with pytest.raises(StateError, match=text):
+            encoders.load_state(0, data)
+    assert encoders.state(0) == before
+    for attempt in (encoders.state, lambda row: encoders.load_state(row, before)):
+        with pytest.raises(AudioError, match="row 9: not there"):
+            attempt(9)
+    with pytest.raises(StateError, match="resampling stream cannot be saved"):
+        tiny.stream_decoders(rows=1, sample_rate=8000).state(0)
 
 
 # cost

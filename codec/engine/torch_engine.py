@@ -70,7 +70,9 @@ def load_network(folder: ModelFolder) -> Network:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{folder.weights_path}: cannot be read ({error}); install the model again") from None
     made = network.info(folder.info.name, folder.info.licence)
-    for name in ("sample_rate", "hop_length", "delay", "codebook_sizes", "divisors", "prefixes"):
+    windows = () if made.causal else ("context", "encoder_context")  # folders of causal models may lack the latter
+    ahead = ("causal", "encoder_lookahead", "decoder_lookahead", *windows)
+    for name in ("sample_rate", "hop_length", "delay", "codebook_sizes", "divisors", "prefixes", *ahead):
         if getattr(made, name) != getattr(folder.info, name):
             said = f"{getattr(folder.info, name)}, its network has {getattr(made, name)}"
             raise ModelError(f"{folder.path / 'model.json'}: {name} is {said}; install the model again")

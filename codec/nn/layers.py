@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import final
 
@@ -30,23 +30,29 @@ State = tuple[Tensor, ...]
 
 
 class Layer(nn.Module, ABC):
-    """A causal map (B, C_in, n * down) -> (B, C_out, n * up) with its memory as a value.
+    """A map (B, C_in, n * down) -> (B, C_out, n * up) with its memory as a value; causal, but for `lookahead`.
 
     Attributes:
         n_states: tensors in its state.
         down, up: `down` input steps give `up` output steps.
         delay: output steps by which the output lags behind the input it describes.
+        lookahead: input steps behind its own group that a group of `up` outputs sees, None where it sees them all. A
+            layer that looks ahead takes each block for the whole signal: it is exact where that is all it sees.
+        edges: oldest and newest input step that each of the `up` outputs sees, counted from its group's first; empty
+            where all see what the group sees.
     """
 
     n_states: int = 1
     down: int = 1
     up: int = 1
     delay: int = 0
+    lookahead: int | None = 0
+    edges: tuple[tuple[int, int], ...] = ()
 
     @property
     @abstractmethod
     def receptive_field(self) -> int | None:
-        """Newest input steps on which a group of `up` outputs depends; None where the memory never ends."""
+        """Input steps, its own group's last one and back, that `up` outputs see; None where the memory never ends."""
 
     @abstractmethod
     def init_state(self, batch: int) -> State:
@@ -81,6 +87,7 @@ class Chain(Layer):
             self.up = groups // layer.down * layer.up
         self.n_states = sum(layer.n_states for layer in self._items())
         self.delay = self._delay()
+        self.lookahead = self._lookahead()
 
     def _items(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
@@ -93,6 +100,17 @@ class Chain(Layer):
             raise ConfigError(f"delay of {delay} output steps: layers before a stride must be late by a multiple of it")
         return int(delay)
 
+    def _lookahead(self) -> int | None:
+        """Followed from the last output step of a group back to the newest input that it sees."""
+        newest = self.up - 1
+        for layer in reversed(self._items()):
+            if layer.lookahead is None:
+                return None
+            group, place = divmod(newest, layer.up)
+            ahead = layer.edges[place][1] if layer.edges else layer.down - 1 + layer.lookahead
+            newest = group * layer.down + ahead
+        return newest - (self.down - 1)
+
     @property
     def receptive_field(self) -> int | None:
         """Followed from the first output step of a group, the one that sees the oldest input, back to the input.
@@ -104,7 +122,8 @@ class Chain(Layer):
             own = layer.receptive_field
             if own is None:
                 return None
-            oldest = (oldest // layer.up + 1) * layer.down - own
+            group, place = divmod(oldest, layer.up)
+            oldest = group * layer.down + (layer.edges[place][0] if layer.edges else layer.down - own)
         return self.down - oldest
 
     def init_state(self, batch: int) -> State:
@@ -282,6 +301,8 @@ class Residual(Layer):
         self.down, self.up, self.delay = body.down, body.up, body.delay
         if (self.down, self.up, self.delay) != (self.shortcut.down, self.shortcut.up, self.shortcut.delay):
             raise ConfigError("Residual: body and shortcut must have the same rates and the same delay")
+        ahead = (body.lookahead, self.shortcut.lookahead)
+        self.lookahead = None if ahead[0] is None or ahead[1] is None else max(ahead[0], ahead[1])
 
     @property
     def receptive_field(self) -> int | None:
@@ -302,7 +323,13 @@ class Residual(Layer):
 
 
 def residual_unit(
-    dim: int, *, kernel_size: int = 3, dilation: int = 1, compress: int = 2, true_skip: bool = False
+    dim: int,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    compress: int = 2,
+    true_skip: bool = False,
+    conv: Callable[..., Layer] = CausalConv,
 ) -> Residual:
     """SEANet's residual unit, (B, dim, F) -> (B, dim, F): ELU, dilated conv, ELU, pointwise conv, beside a shortcut.
 
@@ -312,6 +339,7 @@ def residual_unit(
         dilation: of the dilated conv.
         compress: inside, the channels are `dim // compress`.
         true_skip: the shortcut is the input (SoundStream, Mimi), not a pointwise conv (EnCodec).
+        conv: the class of its convolutions.
 
     Source: Tagliasacchi et al. 2020 (SEANet); EnCodec, section 3.1.
     """
@@ -319,12 +347,12 @@ def residual_unit(
     body = Chain(
         [
             Elu(),
-            CausalConv(dim, hidden, kernel_size=kernel_size, dilation=dilation),
+            conv(dim, hidden, kernel_size=kernel_size, dilation=dilation),
             Elu(),
-            CausalConv(hidden, dim, kernel_size=1),
+            conv(hidden, dim, kernel_size=1),
         ]
     )
-    return Residual(body, None if true_skip else CausalConv(dim, dim, kernel_size=1))
+    return Residual(body, None if true_skip else conv(dim, dim, kernel_size=1))
 
 
 class ConvNeXt(Layer):

@@ -1,7 +1,8 @@
 """The conv family, as in SoundStream and EnCodec: strided convolutions from samples to frames, transposed ones back.
 
-Everything is causal and late by nothing; zeros stand before the signal (EnCodec mirrors the beginning, which cannot
-stream). Weight norm is not used: at inference it is folded into the weights anyway.
+Everything is late by nothing, and causal unless `causal: false` puts each convolution in the middle of what it sees
+(HiFi-Codec, Language-Codec); zeros stand around the signal, or with `padding: mirror` its mirror image before it (EnCodec).
+Weight norm is not used: at inference it is folded into the weights anyway.
 
 >>> config = SeanetEncoderConfig(n_filters=4, strides=(2, 4), n_recurrent=1)
 >>> encoder = seanet_encoder(config, 6, hop_length=8)
@@ -20,10 +21,19 @@ import torch  # noqa: F401, the example above
 from codec.errors import ConfigError
 from codec.nn.attention import transformer_block
 from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, residual_unit
+from codec.nn.mirror import mirror_conv
 from codec.nn.recurrent import Gru, Lstm
+from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 
 RECURRENT: dict[str, Callable[..., Layer]] = {"gru": Gru, "lstm": Lstm}
-NORMS = ("none", "layer", "rms")
+NORMS = ("none", "layer", "rms", "time")
+# causal, padding -> its convolutions, down and up
+CONVS: dict[tuple[bool, str], tuple[Callable[..., Layer], Callable[..., Layer]]] = {
+    (True, "zeros"): (CausalConv, CausalConvTranspose),
+    (True, "mirror"): (mirror_conv, CausalConvTranspose),
+    (False, "zeros"): (SymmetricConv, SymmetricConvTranspose),
+    (False, "mirror"): (SymmetricMirrorConv, SymmetricConvTranspose),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,10 @@ class SeanetConfig:
     n_attention: int = 0  # transformer blocks at the frame rate
     n_heads: int = 8  # of the attention
     context: int = 250  # frames that the attention sees, the own one included
-    norm: str = "none"  # none, layer or rms: over channels, after the first conv and each resampling one
+    # After the first conv and each resampling one: layer and rms over channels, time (not causal) over time as well.
+    norm: str = "none"
+    causal: bool = True  # false: convolutions look ahead as far as back
+    padding: str = "zeros"  # around the signal: zeros, or its mirror image as in EnCodec's published weights
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -66,7 +79,10 @@ class SeanetConfig:
             raise ConfigError(f"{where}.strides: expected numbers of at least 1, found {list(self.strides)}")
         if self.n_filters % self.compress:
             raise ConfigError(f"{where}.compress: {self.compress} does not divide n_filters {self.n_filters}")
-        for name, known in (("recurrent", tuple(RECURRENT)), ("norm", NORMS)):
+        if self.causal and self.norm == "time":
+            raise ConfigError(f"{where}.norm: time needs causal: false, it makes the past depend on the future")
+        paddings = tuple(padding for causal, padding in CONVS if causal == self.causal)
+        for name, known in (("recurrent", tuple(RECURRENT)), ("norm", NORMS), ("padding", paddings)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{where}.{name}: unknown {getattr(self, name)!r}; known are {', '.join(known)}")
 
@@ -95,13 +111,13 @@ def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: 
     Source: Zeghidour et al. 2021 (SoundStream), section III-A; Défossez et al. 2022 (EnCodec), section 3.1.
     """
     _check_hop("encoder", config, hop_length)
-    dim = config.n_filters
-    layers: list[Layer] = [CausalConv(1, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
+    dim, (conv, _) = config.n_filters, CONVS[config.causal, config.padding]
+    layers: list[Layer] = [conv(1, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
     for stride in config.strides:
-        conv = CausalConv(dim, 2 * dim, kernel_size=2 * stride, stride=stride)
-        layers += [*_residual_units(config, dim), Elu(), conv, *_norm(config, 2 * dim)]
+        down = conv(dim, 2 * dim, kernel_size=2 * stride, stride=stride)
+        layers += [*_residual_units(config, dim), Elu(), down, *_norm(config, 2 * dim)]
         dim *= 2
-    last = CausalConv(dim, latent_dim, kernel_size=config.last_kernel_size)
+    last = conv(dim, latent_dim, kernel_size=config.last_kernel_size)
     return Chain([*layers, *_context_layers(config), Elu(), last])
 
 
@@ -114,14 +130,14 @@ def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: 
     Source: Zeghidour et al. 2021 (SoundStream), section III-B; Défossez et al. 2022 (EnCodec), section 3.1.
     """
     _check_hop("decoder", config, hop_length)
-    dim = config.width
-    first = CausalConv(latent_dim, dim, kernel_size=config.kernel_size)
+    dim, (conv, conv_transpose) = config.width, CONVS[config.causal, config.padding]
+    first = conv(latent_dim, dim, kernel_size=config.kernel_size)
     layers: list[Layer] = [first, *_norm(config, dim), *_context_layers(config)]
     for stride in reversed(config.strides):
-        conv = CausalConvTranspose(dim, dim // 2, kernel_size=2 * stride, stride=stride)
+        up = conv_transpose(dim, dim // 2, kernel_size=2 * stride, stride=stride)
         dim //= 2
-        layers += [Elu(), conv, *_norm(config, dim), *_residual_units(config, dim)]
-    return Chain([*layers, Elu(), CausalConv(dim, 1, kernel_size=config.last_kernel_size)])
+        layers += [Elu(), up, *_norm(config, dim), *_residual_units(config, dim)]
+    return Chain([*layers, Elu(), conv(dim, 1, kernel_size=config.last_kernel_size)])
 
 
 def _check_hop(room: str, config: SeanetConfig, hop_length: int) -> None:
@@ -131,7 +147,9 @@ def _check_hop(room: str, config: SeanetConfig, hop_length: int) -> None:
 
 
 def _norm(config: SeanetConfig, dim: int) -> list[Layer]:
-    return [] if config.norm == "none" else [ChannelNorm(dim, kind=config.norm)]
+    if config.norm == "none":
+        return []
+    return [TimeNorm(dim) if config.norm == "time" else ChannelNorm(dim, kind=config.norm)]
 
 
 def _residual_units(config: SeanetConfig, dim: int) -> list[Layer]:
@@ -142,6 +160,7 @@ def _residual_units(config: SeanetConfig, dim: int) -> list[Layer]:
             dilation=config.dilation_base**i,
             compress=config.compress,
             true_skip=config.true_skip,
+            conv=CONVS[config.causal, config.padding][0],
         )
         for i in range(config.n_residual)
     ]
