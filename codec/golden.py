@@ -41,6 +41,7 @@ FEATURES = re.compile(r"^(sse4_[12]|avx.*|fma|f16c|amx.*|asimd.*|neon|sve.*|i8mm
 
 Int16 = npt.NDArray[np.int16]
 Key = tuple[str, str]  # engine, mode
+PACKAGES = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "torch": "torch"}  # engine -> what it runs on
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def hash_of(array: npt.NDArray[Any]) -> str:
 
 def machine_facts(engine: str) -> dict[str, Any]:
     """What exact hashes depend on: the machine's kind, its CPU features, and the versions of the engine's libraries."""
-    package = {"onnx": "onnxruntime", "torch": "torch"}[engine]
+    package = PACKAGES[engine]
     versions = {}
     for name in ("numpy", package):
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from codec.errors import ModelError
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+GRAPHS = "encoder.onnx", "decoder.onnx"
+INT8_GRAPHS = "encoder.int8.onnx", "decoder.int8.onnx"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,16 @@ class ModelFolder:
     @property
     def has_graphs(self) -> bool:
         """Whether ONNX graphs lie beside the weights."""
-        return (self.path / ENCODER).is_file() and (self.path / DECODER).is_file()
+        return self.has(GRAPHS)
+
+    @property
+    def has_int8_graphs(self) -> bool:
+        """Whether there are graphs with 8-bit products too."""
+        return self.has(INT8_GRAPHS)
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether these files lie in the folder."""
+        return all((self.path / name).is_file() for name in names)
 
 
 def read_model(path: Path) -> ModelFolder:

@@ -127,10 +127,15 @@ class Builder:
     def model(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished graph. Its metadata says what it belongs to."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="neural-codec")
+        model = helper.make_model(graph, opset_imports=self._opsets(), producer_name="neural-codec")
         model.ir_version = 9  # the oldest that knows this opset: older runtimes can read it
         helper.set_model_props(model, dict(metadata))
         return model
+
+    def _opsets(self) -> list[onnx.OperatorSetIdProto]:
+        """The standard one, and those of other domains that nodes use."""
+        domains = sorted({node.domain for node in self._nodes} - {""})
+        return [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
 
     def _next(self) -> int:
         self._count += 1

@@ -12,9 +12,11 @@ from codec.export import emit_context, emit_conv, emit_spectral
 from codec.export.writer import Value, Writer
 from codec.nn import layers
 from codec.nn.attention import Attention, Gelu, Scale
+from codec.nn.mirror import MirrorConv
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
+from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
 
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
@@ -97,8 +99,11 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     InverseStft: emit_spectral.inverse_stft,
     layers.Linear: _linear,
     Lstm: emit_context.lstm,
+    MirrorConv: emit_conv.mirror_conv,
     layers.Residual: _residual,
     Scale: _scale,
     layers.Split: _split,
     Stft: emit_spectral.stft,
+    SymmetricConv: emit_conv.symmetric_conv,
+    SymmetricConvTranspose: emit_conv.symmetric_conv_transpose,
 }

@@ -66,6 +66,9 @@ def _nearest(w: Writer, book: VectorQuantizer, rows: str) -> str:
     """(N, D) -> (N, 1): argmin of |e|^2 / 2 - x e."""
     g, embed = w.graph, w.weight(book, "embed")
     half_norms = g.op("ReduceSum", g.op("Mul", embed, embed), g.constant([1]), keepdims=0)
+    if w.int8:
+        biases = g.op("Mul", half_norms, g.constant(np.float32(-0.5)))
+        return g.op("ArgMax", w.product(rows, embed, (book.codebook_size, book.dim), biases), axis=1, keepdims=1)
     half_norms = g.op("Mul", half_norms, g.constant(np.float32(0.5)))
     distance = g.op("Gemm", rows, embed, half_norms, transB=1, alpha=-1.0)
     return g.op("ArgMin", distance, axis=1, keepdims=1)

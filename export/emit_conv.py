@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from codec.export.writer import Value, Writer
-from codec.nn import layers
+from codec.nn import layers, mirror, symmetric
 
 
 def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
     """The state before the block, (B, C, 1, memory)."""
-    conv, seen = layer.conv, w.first(x)
+    conv = layer.conv
+    if w.int8 and conv.groups == 1 and conv.stride == conv.dilation == (1,):
+        return _conv_as_product(w, layer, x)
+    seen = w.first(x)
     state = w.state(layer.in_dim, 1, layer.memory)
     if layer.memory:
         seen = w.graph.op("Concat", state, seen, axis=3)
@@ -26,6 +31,69 @@ def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
         group=conv.groups,
     )
     return Value(y, conv.out_channels)
+
+
+def mirror_conv(w: Writer, layer: mirror.MirrorConv, x: Value) -> Value:
+    """Two states: as of `causal_conv`, and a flag that the signal has begun; until then its mirror image stands before."""
+    g, conv = w.graph, layer.conv
+    rows = w.first(x)
+    memory, begun = w.state(layer.in_dim, 1, layer.memory), w.state(1, 1, 1)
+    longer = g.op("Pad", rows, g.constant([0, 0, 0, 0, 0, 0, 0, layer.memory]))
+    image = g.op(
+        "Slice", longer, g.constant([layer.memory]), g.constant([0]), g.constant([3]), g.constant([-1])
+    )
+    before = g.op("Where", g.op("Greater", begun, g.constant(np.float32(0))), memory, image)
+    seen = g.op("Concat", before, rows, axis=3)
+    w.set_state(memory, g.slice(seen, 3, -layer.memory))
+    w.set_state(begun, g.op("Add", g.op("Mul", begun, g.constant(np.float32(0))), g.constant(np.float32(1))))
+    y = g.op(
+        "Conv",
+        seen,
+        g.op("Unsqueeze", w.weight(conv, "weight"), g.constant([2])),
+        w.weight(conv, "bias"),
+        strides=[1, *conv.stride],
+        dilations=[1, *conv.dilation],
+        group=conv.groups,
+    )
+    return Value(y, conv.out_channels)
+
+
+def _conv_as_product(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
+    """The steps that a kernel sees side by side as one row, (B, 1, F, kernel * C), times one matrix."""
+    g, conv, n_taps = w.graph, layer.conv, layer.memory + 1
+    state = w.state(1, layer.memory, layer.in_dim)
+    seen = g.op("Concat", state, w.last(x), axis=2)
+    w.set_state(state, g.slice(seen, 2, -layer.memory) if layer.memory else state)
+    taps = [g.slice(seen, 2, i, i - layer.memory if i < layer.memory else 2**62) for i in range(n_taps)]
+    weight = g.reshape(g.transpose(w.weight(conv, "weight"), 0, 2, 1), conv.out_channels, -1)
+    shape = (conv.out_channels, n_taps * layer.in_dim)
+    rows = g.op("Concat", *taps, axis=3) if n_taps > 1 else taps[0]
+    return Value(w.product(rows, weight, shape, w.weight(conv, "bias")), conv.out_channels, channels_last=True)
+
+
+def symmetric_conv(w: Writer, layer: symmetric.SymmetricConv, x: Value) -> Value:
+    """Zeros on both sides, no state: the block is the whole signal."""
+    conv = layer.conv
+    y = w.graph.op(
+        "Conv",
+        w.first(x),
+        w.graph.op("Unsqueeze", w.weight(conv, "weight"), w.graph.constant([2])),
+        w.weight(conv, "bias"),
+        pads=[0, layer.left, 0, layer.right],
+        strides=[1, *conv.stride],
+        dilations=[1, *conv.dilation],
+        group=conv.groups,
+    )
+    return Value(y, conv.out_channels)
+
+
+def symmetric_conv_transpose(w: Writer, layer: symmetric.SymmetricConvTranspose, x: Value) -> Value:
+    """Cut on both sides, no state."""
+    kernel = w.graph.op("Unsqueeze", w.weight(layer.conv, "weight"), w.graph.constant([2]))
+    pads = [0, layer.left, 0, layer.right]
+    bias = w.weight(layer.conv, "bias")
+    y = w.graph.op("ConvTranspose", w.first(x), kernel, bias, strides=[1, layer.up], pads=pads)
+    return Value(y, layer.conv.out_channels)
 
 
 def causal_conv_transpose(w: Writer, layer: layers.CausalConvTranspose, x: Value) -> Value:

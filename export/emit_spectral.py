@@ -9,20 +9,36 @@ from codec.export.writer import Value, Writer
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
 
+LONGEST_VECTOR = 16  # floats in a register, on CPUs with AVX-512
+
 
 def stft(w: Writer, layer: Stft, x: Value) -> Value:
-    """A strided convolution with windowed cosines and sines."""
-    memory = layer.n_fft - layer.down
-    state = w.state(1, 1, memory)
-    seen = w.graph.op("Concat", state, w.first(x), axis=3)
-    w.set_state(state, w.graph.slice(seen, 3, -memory) if memory else state)
-    kernel = w.graph.op("Mul", _waves(w, layer.n_fft), _window(w, layer.window.double().numpy()))
-    kernel = w.graph.reshape(kernel, -1, 1, 1, layer.n_fft)
-    return Value(w.graph.op("Conv", seen, kernel, strides=[1, layer.down]), layer.n_fft + 2)
+    """Frames of the newest hops, folded about their middle, times cosines and sines: half the products of a whole DFT.
+
+    Cosines are even about the middle sample and sines odd, and so is the window's effect: x[n] + x[N - n] is all that
+    the real parts need, x[n] - x[N - n] all that the imaginary parts do. Sample 0 has window 0.
+    """
+    g, n_fft, hop = w.graph, layer.n_fft, layer.down
+    n_hops, half = -(-n_fft // hop), n_fft // 2
+    state = w.state(1, n_hops - 1, hop)
+    hops = g.op("Concat", state, g.reshape(w.first(x), 0, 1, -1, hop), axis=2)  # (B, 1, hops, hop)
+    w.set_state(state, g.slice(hops, 2, 1 - n_hops) if n_hops > 1 else state)
+    parts = [g.slice(hops, 2, i, i + 1 - n_hops if i + 1 < n_hops else 2**62) for i in range(n_hops)]
+    frames = g.op("Concat", *parts, axis=3) if n_hops > 1 else hops
+    begin = n_hops * hop - n_fft  # frames of whole hops may begin before the window
+    ahead = g.slice(frames, 3, begin + 1, begin + half)
+    middle = g.slice(frames, 3, begin + half, begin + half + 1)
+    back = g.op("Slice", frames, *(g.constant([n]) for n in (-1, begin + half, 3, -1)))
+    even = g.op("Concat", g.op("Add", ahead, back), middle, axis=3)
+    window = layer.window.double().numpy()
+    cosines = g.op("Mul", _waves(w, n_fft, "Cos", range(1, half + 1)), _constant(w, window[1 : half + 1, None]))
+    sines = g.op("Mul", _waves(w, n_fft, "Sin", range(1, half)), _constant(w, -window[1:half, None]))
+    real, imag = g.op("MatMul", even, cosines), g.op("MatMul", g.op("Sub", ahead, back), sines)
+    return Value(g.op("Concat", real, imag, axis=3), n_fft + 2, channels_last=True)
 
 
 def inverse_stft(w: Writer, layer: InverseStft, x: Value) -> Value:
-    """A matrix with the same waves: each bin but the first and last counts for its mirror image too.
+    """The same waves the other way: each bin but the first and last counts for its mirror image too.
 
     The state is the frames that still overlap, not their sum: a sample is summed in one order whatever the block.
 
@@ -31,14 +47,26 @@ def inverse_stft(w: Writer, layer: InverseStft, x: Value) -> Value:
     """
     if layer.n_fft % layer.up:
         raise ModelError(f"InverseStft: windows of {layer.n_fft} samples are not whole hops of {layer.up}")
-    g, hop, overlaps = w.graph, layer.up, layer.n_fft // layer.up
-    bins = layer.n_fft // 2 + 1
-    both = np.full(bins, 2.0)
-    both[[0, -1]] = 1.0
-    gain = (np.concatenate((both, both)) / layer.n_fft).astype(np.float32)[:, None]
-    kernel = g.op("Mul", _waves(w, layer.n_fft), _window(w, layer.window.double().numpy()))
-    frames = g.op("MatMul", w.last(x), g.op("Mul", kernel, g.constant(gain)))  # (B, 1, F, n_fft)
-    state = w.state(1, overlaps - 1, layer.n_fft)
+    g, n_fft, overlaps = w.graph, layer.n_fft, layer.n_fft // layer.up
+    half = n_fft // 2
+    gain = np.full((half + 1, 1), 2 / n_fft)
+    gain[[0, -1]] /= 2
+    window = layer.window.double().numpy()[None, : half + 1]
+    waves = (
+        g.op("Mul", g.transpose(_waves(w, n_fft, kind, range(half + 1)), 1, 0), _constant(w, gain * window))
+        for kind in ("Cos", "Sin")
+    )
+    parts = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
+    even, odd = (g.op("MatMul", part, wave) for part, wave in zip(parts, waves, strict=True))  # up to the middle
+    back = g.op("Slice", g.op("Add", even, odd), *(g.constant([n]) for n in (half - 1, 0, 3, -1)))
+    frames = g.op("Concat", g.op("Sub", even, odd), back, axis=3)  # (B, 1, F, n_fft)
+    return _overlap_add(w, frames, overlaps, layer.up)
+
+
+def _overlap_add(w: Writer, frames: str, overlaps: int, hop: int) -> Value:
+    """Frames (B, 1, F, overlaps * hop) to audio (B, 1, 1, F * hop)."""
+    g = w.graph
+    state = w.state(1, overlaps - 1, overlaps * hop)
     seen = g.op("Concat", state, frames, axis=2)
     w.set_state(state, g.slice(seen, 2, 1 - overlaps))
     # Part j of a frame lies j hops after its start: a convolution with ones on a diagonal shifts the parts and adds.
@@ -48,43 +76,57 @@ def inverse_stft(w: Writer, layer: InverseStft, x: Value) -> Value:
     return Value(g.reshape(y, 0, 1, 1, -1), 1)
 
 
-def _waves(w: Writer, n_fft: int) -> str:
-    """Cosines, then negative sines, (2 * bins, n_fft), computed by the graph: the runtime folds them when it loads.
+def _waves(w: Writer, n_fft: int, kind: str, samples: range) -> str:
+    """Cos or Sin of each sample and bin, (samples, bins), computed by the graph: the runtime folds them when it loads.
 
     Products of bin and sample are taken modulo n_fft in integers, so that the angles are exact before they are rounded.
     """
-    g, bins = w.graph, n_fft // 2 + 1
-    k = g.reshape(g.op("Range", *(g.constant(np.int64(x)) for x in (0, bins, 1))), -1, 1)
-    n = g.reshape(g.op("Range", *(g.constant(np.int64(x)) for x in (0, n_fft, 1))), 1, -1)
+    g = w.graph
+    n = g.reshape(_range(w, samples), -1, 1)
+    k = g.reshape(_range(w, range(n_fft // 2 + 1)), 1, -1)
     turns = g.op("Cast", g.op("Mod", g.op("Mul", k, n), g.constant(np.int64(n_fft))), to=1)
-    angles = g.op("Mul", turns, g.constant(np.float32(2 * np.pi / n_fft)))
-    return g.op("Concat", g.op("Cos", angles), g.op("Neg", g.op("Sin", angles)), axis=0)
+    return g.op(kind, g.op("Mul", turns, g.constant(np.float32(2 * np.pi / n_fft))))
 
 
-def _window(w: Writer, window: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
-    return w.graph.constant(window.astype(np.float32)[None])
+def _range(w: Writer, numbers: range) -> str:
+    return w.graph.op("Range", *(w.graph.constant(np.int64(x)) for x in (numbers.start, numbers.stop, 1)))
+
+
+def _constant(w: Writer, array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+    return w.graph.constant(array.astype(np.float32))
 
 
 def compressed(w: Writer, layer: CompressedSpectrum, x: Value) -> Value:
     """Bin by bin; the power by its logarithm, which is needed anyway: exponential and logarithm are vectorised."""
-    g, axis = w.graph, 3 if x.channels_last else 1
-    real, imag = g.ops("Split", x.name, count=2, axis=axis, num_outputs=2)
-    level = g.op("Log", _power(w, real, imag, 1e-7))
+    g = w.graph
+    real, imag = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
+    level = _log_power(w, real, imag, 1e-7, x.dim // 2)
     gain = g.op("Exp", g.op("Mul", level, g.constant(np.float32((layer.exponent - 1) / 2))))
     level = g.op("Mul", level, g.constant(np.float32(0.15)))
-    y = g.op("Concat", level, g.op("Mul", real, gain), g.op("Mul", imag, gain), axis=axis)
-    return Value(y, x.dim // 2 * 3, x.channels_last)
+    y = g.op("Concat", level, g.op("Mul", real, gain), g.op("Mul", imag, gain), axis=3)
+    return Value(y, x.dim // 2 * 3, channels_last=True)
 
 
 def expand(w: Writer, layer: ExpandSpectrum, x: Value) -> Value:
     """Bin by bin."""
-    g, axis = w.graph, 3 if x.channels_last else 1
-    real, imag = g.ops("Split", x.name, count=2, axis=axis, num_outputs=2)
-    level = g.op("Log", _power(w, real, imag, 1e-8))
+    g = w.graph
+    real, imag = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
+    level = _log_power(w, real, imag, 1e-8, x.dim // 2)
     gain = g.op("Exp", g.op("Mul", level, g.constant(np.float32(layer.power))))
-    return Value(g.op("Concat", g.op("Mul", real, gain), g.op("Mul", imag, gain), axis=axis), x.dim, x.channels_last)
+    return Value(g.op("Concat", g.op("Mul", real, gain), g.op("Mul", imag, gain), axis=3), x.dim, channels_last=True)
 
 
-def _power(w: Writer, real: str, imag: str, least: float) -> str:
-    power = w.graph.op("Add", w.graph.op("Mul", real, real), w.graph.op("Mul", imag, imag))
-    return w.graph.op("Add", power, w.graph.constant(np.float32(least)))
+def _log_power(w: Writer, real: str, imag: str, least: float, bins: int) -> str:
+    """Log of the power, padded meanwhile to whole vectors.
+
+    Onnxruntime computes what is left of a block after its last whole vector by another logarithm, which differs in the
+    last bit: without the padding a bin's value would depend on how many frames stand in the block.
+    """
+    g = w.graph
+    power = g.op("Add", g.op("Mul", real, real), g.op("Mul", imag, imag))
+    power = g.op("Add", power, g.constant(np.float32(least)))
+    spare = -bins % LONGEST_VECTOR
+    if not spare:
+        return g.op("Log", power)
+    padded = g.op("Pad", power, g.constant([0, 0, 0, 0, 0, 0, 0, spare]), g.constant(np.float32(1)))
+    return g.slice(g.op("Log", padded), 3, 0, bins)

@@ -10,7 +10,7 @@ import numpy as np
 
 from codec.api import Model
 from codec.audio import fit, read
-from codec.engine import ENGINES, Audio, open_engine
+from codec.engine import Audio, engines_of, open_engine
 from codec.errors import ModelError
 from codec.golden import GOLDEN, ExactHash, Golden, Key, hash_of, machine_facts, write_file
 from codec.modelfolder import ModelFolder, read_facts, read_model, write_model
@@ -63,11 +63,7 @@ def describe_clip(clip: Path) -> tuple[str, str]:
 
 def _run(folder: ModelFolder, golden: Golden) -> Golden:
     """The same golden vectors with codes, audio and hashes."""
-    models = {
-        name: Model(folder.info, open_engine(folder, engine=name))
-        for name in ENGINES
-        if name != "onnx" or folder.has_graphs
-    }
+    models = {name: Model(folder.info, open_engine(folder, engine=name)) for name in engines_of(folder)}
     codes = {
         (name, mode): model.encode(golden.samples, mode=mode).data for name, model in models.items() for mode in MODES
     }

@@ -1,4 +1,4 @@
-"""A model folder's networks as `encoder.onnx` and `decoder.onnx`.
+"""A model folder's networks as `encoder.onnx` and `decoder.onnx`, and the same with 8-bit products, `*.int8.onnx`.
 
 encoder: audio (B, 1, n * hop_length), states -> codes (B, Q, n) of all codebooks, next states
 decoder: codes (B, q, n) of any prefix that decodes, states -> audio (B, 1, n * hop_length), next states
@@ -18,12 +18,12 @@ from codec.export.builder import Builder, stored_tensors
 from codec.export.emit import emit
 from codec.export.emit_bottleneck import emit_decode, emit_encode
 from codec.export.writer import Value, Writer
-from codec.modelfolder import DECODER, ENCODER, ModelFolder, read_model, write_model
+from codec.modelfolder import GRAPHS, INT8_GRAPHS, ModelFolder, read_model, write_model
 from codec.network import Network
 
 
 def write_graphs(path: Path) -> ModelFolder:
-    """Write both graphs into a model folder and note them in its model.json.
+    """Write all graphs into a model folder and note them in its model.json.
 
     Raises:
         ModelError: a folder that cannot be read, or a layer without an ONNX form.
@@ -31,13 +31,14 @@ def write_graphs(path: Path) -> ModelFolder:
     folder = read_model(path)
     network = load_network(folder)
     metadata = {"model": folder.info.name, "weights_hash": folder.info.weights_hash}
-    for name, build in ((ENCODER, _encoder), (DECODER, _decoder)):
-        graph = Builder(stored_tensors(folder.weights_path))
-        writer = Writer(graph, {module: key for key, module in network.named_modules()})
-        build(writer, network)
-        writer.write_states()
-        onnx.save(graph.model(Path(name).stem, metadata), path / name)
-        onnx.checker.check_model(str(path / name))
+    for int8, names in ((False, GRAPHS), (True, INT8_GRAPHS)):
+        for name, build in zip(names, (_encoder, _decoder), strict=True):
+            graph = Builder(stored_tensors(folder.weights_path))
+            writer = Writer(graph, {module: key for key, module in network.named_modules()}, int8=int8)
+            build(writer, network)
+            writer.write_states()
+            onnx.save(graph.model(Path(name).stem, metadata), path / name)
+            onnx.checker.check_model(str(path / name))
     return write_model(path, folder.info, folder.config)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import TensorProto
 from torch import nn
 
+from codec.export import int8
 from codec.export.builder import Builder
 
 
@@ -40,6 +41,7 @@ class Writer:
 
     graph: Builder
     names: dict[nn.Module, str]
+    int8: bool = False  # matrix products with 8-bit weights
     states: dict[str, State] = field(default_factory=dict)
 
     def weight(self, module: nn.Module, name: str) -> str:
@@ -72,12 +74,19 @@ class Writer:
 
     def matrix(self, linear: nn.Linear, rows: str, scale: str | None = None) -> str:
         """Give rows @ weight.T + bias, both scaled per output where a scale is given; constants are folded at load."""
-        g, weight = self.graph, self.graph.transpose(self.weight(linear, "weight"), 1, 0)
-        y = g.op("MatMul", rows, weight if scale is None else g.op("Mul", weight, scale))
-        if linear.bias is None:
-            return y
-        bias = self.weight(linear, "bias")
-        return g.op("Add", y, bias if scale is None else g.op("Mul", bias, scale))
+        g, weight = self.graph, self.weight(linear, "weight")
+        bias = None if linear.bias is None else self.weight(linear, "bias")
+        if scale is not None:
+            weight = g.op("Mul", weight, g.reshape(scale, -1, 1))
+            bias = bias and g.op("Mul", bias, scale)
+        return self.product(rows, weight, (linear.out_features, linear.in_features), bias)
+
+    def product(self, rows: str, weight: str, shape: tuple[int, int], bias: str | None) -> str:
+        """Rows (..., n_in) @ weight.T + bias, of a constant weight of `shape` (n_out, n_in)."""
+        if self.int8:
+            return int8.product(self.graph, rows, weight, shape, bias)
+        y = self.graph.op("MatMul", rows, self.graph.transpose(weight, 1, 0))
+        return self.graph.op("Add", y, bias) if bias else y
 
     def layer_norm(self, norm: nn.LayerNorm, rows: str) -> str:
         """Over the last axis."""

@@ -48,6 +48,7 @@ from codec.nn.layers import (
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
+from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
 
 FIXTURE = Path(__file__).parent / "fixtures" / "demo.flac"
 
@@ -151,6 +152,8 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "scale": lambda: Scale(8, 0.1),
     "spectrum, compressed": lambda: CompressedSpectrum(0.3),
     "spectrum, expanded": lambda: ExpandSpectrum(0.3),
+    "symmetric conv": lambda: SymmetricConv(8, 6, kernel_size=6, stride=2),
+    "symmetric transposed conv": lambda: SymmetricConvTranspose(8, 6, kernel_size=6, stride=3),
     "transformer block": lambda: transformer_block(8, n_heads=2, context=4, norm="rms"),
     "transposed conv": lambda: CausalConvTranspose(8, 6, kernel_size=5, stride=2),
     "transposed conv with gaps": lambda: CausalConvTranspose(8, 6, kernel_size=2, stride=5),

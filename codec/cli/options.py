@@ -13,13 +13,17 @@ class EngineChoice(StrEnum):
 
     AUTO = "auto"
     ONNX = "onnx"
+    ONNX_INT8 = "onnx-int8"
     TORCH = "torch"
 
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="An embedded model's name, or a model folder.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A model's name, folder, hf://org/repo@revision or https://...")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")]
 EngineOption = Annotated[
-    EngineChoice, typer.Option("--engine", help="onnx, torch, or auto: onnx where the model ships graphs.")
+    EngineChoice,
+    typer.Option("--engine", help="onnx, onnx-int8 (fast streams), torch, or auto: onnx where the model ships graphs."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

@@ -16,7 +16,7 @@ Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]
 State = tuple[NDArray[Any], ...]
 
-ENGINES = ("onnx", "torch")
+ENGINES = ("onnx", "onnx-int8", "torch")
 
 
 class Engine(Protocol):
@@ -24,7 +24,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`onnx` or `torch`."""
+        """One of `ENGINES`."""
 
     def init_encoder(self, batch: int) -> State:
         """The encoder's state before the first sample, for `batch` rows."""
@@ -44,7 +44,7 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
 
     Args:
         folder: the model.
-        engine: `onnx`, `torch`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
+        engine: one of `ENGINES`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
         device: cpu, cuda or mps.
 
     Raises:
@@ -55,8 +55,8 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
         raise ModelError(f"engine {engine!r}: unknown; use auto or {', '.join(ENGINES)}")
     if engine == "auto":
         engine = "onnx" if device == "cpu" and folder.has_graphs else "torch"
-    if engine == "onnx":
-        return _open_onnx(folder, device)
+    if engine.startswith("onnx"):
+        return _open_onnx(folder, device, int8=engine == "onnx-int8")
     try:
         from codec.engine.torch_engine import TorchEngine  # heavy: only where a model runs
     except ModuleNotFoundError as error:
@@ -66,11 +66,18 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
     return TorchEngine(folder, device=device)
 
 
-def _open_onnx(folder: ModelFolder, device: str) -> Engine:
-    if not folder.has_graphs:
-        raise ModelError(f"{folder.path}: has no ONNX graphs; write them with `codec export`, or use the torch engine")
+def engines_of(folder: ModelFolder) -> tuple[str, ...]:
+    """The engines that have what they need in a model's folder."""
+    lacks = {"onnx": not folder.has_graphs, "onnx-int8": not folder.has_int8_graphs}
+    return tuple(name for name in ENGINES if not lacks.get(name))
+
+
+def _open_onnx(folder: ModelFolder, device: str, *, int8: bool) -> Engine:
+    if not (folder.has_int8_graphs if int8 else folder.has_graphs):
+        kind = "8-bit ONNX graphs" if int8 else "ONNX graphs"
+        raise ModelError(f"{folder.path}: has no {kind}; write them with `codec export`, or use the torch engine")
     if device != "cpu":
         raise ModelError(f"device {device!r}: the onnx engine runs on the cpu; use engine='torch'")
     from codec.engine.onnx_engine import OnnxEngine  # heavy: only where a model runs
 
-    return OnnxEngine(folder)
+    return OnnxEngine(folder, int8=int8)

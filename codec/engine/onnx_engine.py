@@ -10,23 +10,25 @@ import onnxruntime
 
 from codec.engine import Audio, Codes, State
 from codec.errors import ModelError
-from codec.modelfolder import DECODER, ENCODER, ModelFolder
+from codec.modelfolder import GRAPHS, INT8_GRAPHS, ModelFolder
 
 # onnxruntime's names of the types that a state can have
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 class OnnxEngine:
-    """Runs a model's graphs on the CPU, on one thread: the same sums in the same order on any number of cores."""
+    """Runs a model's graphs on the CPU, on one thread: the same sums in the same order on any number of cores.
 
-    def __init__(self, folder: ModelFolder) -> None:
-        self._encoder = Graph(folder.path / ENCODER, folder.info.weights_hash)
-        self._decoder = Graph(folder.path / DECODER, folder.info.weights_hash)
+    Args:
+        folder: the model.
+        int8: matrix products in 8 bits, from their own graphs: a frame alone costs half as much, a block more.
+    """
 
-    @property
-    def name(self) -> str:
-        """`onnx`."""
-        return "onnx"
+    def __init__(self, folder: ModelFolder, *, int8: bool = False) -> None:
+        self.name = "onnx-int8" if int8 else "onnx"
+        encoder, decoder = INT8_GRAPHS if int8 else GRAPHS
+        self._encoder = Graph(folder.path / encoder, folder.info.weights_hash)
+        self._decoder = Graph(folder.path / decoder, folder.info.weights_hash)
 
     def init_encoder(self, batch: int) -> State:
         """As `Engine`."""
