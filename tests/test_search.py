@@ -30,6 +30,8 @@ def agree(vectors: Tensor, codebook: Tensor, *, cosine: bool = False) -> None:
     np.testing.assert_array_equal(nearest(vectors, table).numpy(), expected)
     for i in range(min(5, len(vectors))):  # one frame takes another way
         assert nearest(vectors[i : i + 1], table).tolist() == [expected[i]]
+    for n in (2, 9):  # so do some
+        assert nearest(vectors[:n], table).tolist() == expected[:n].tolist()
 
 
 def make(n: int, size: int, dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:

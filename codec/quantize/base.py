@@ -51,7 +51,15 @@ class Bottleneck(nn.Module, ABC):
     """Latent in, codes out, and back.
 
     Stages: codebooks that start together. A stage learns from what the ones before it leave over: it starts after them.
+
+    Attributes:
+        own_gradient: `quantize` lets the decoder's gradient through to the encoder itself, by way of what it learns.
+        divisors: frames per code of each codebook, in code order; empty where all are 1. The code of several frames
+            stands at each of them.
     """
+
+    own_gradient: bool = False
+    divisors: tuple[int, ...] = ()
 
     @property
     @abstractmethod
@@ -96,7 +104,7 @@ class Bottleneck(nn.Module, ABC):
 
     def tables(self) -> tuple[Table, ...]:
         """Of each codebook, what a search needs to know of it: to compute it once, while no codebook changes."""
-        return tuple(make_table(book.embed) for book in self.codebooks)
+        return tuple(make_table(book.embed, cosine=book.cosine) for book in self.codebooks)
 
     @property
     def n_stages(self) -> int:
@@ -125,7 +133,8 @@ class Bottleneck(nn.Module, ABC):
             full = latent.float()
             # A diverged step must end in a loss that the trainer skips, not in a search that refuses NaN.
             result = self.quantize(full.nan_to_num(0.0, 0.0, 0.0), levels, n_stages)
-            hard = full if n_stages == 0 else full + (result.latent - full).detach()
+            around = result.latent if self.own_gradient else full + (result.latent - full).detach()
+            hard = full if n_stages == 0 else around
         return Quantized(hard, result.codes, result.loss, result.inputs)
 
     @final

@@ -11,6 +11,7 @@ from typing import Any
 from codec.config import Part, from_dict
 from codec.errors import ConfigError
 from codec.quantize.base import Bottleneck
+from codec.quantize.factorised import Factorised, FactorisedConfig
 from codec.quantize.grouped import Grouped, GroupedConfig
 from codec.quantize.masked import Masked, MaskedConfig
 from codec.quantize.residual import Residual, ResidualConfig
@@ -18,6 +19,7 @@ from codec.quantize.vq import VectorQuantizer, VqConfig
 
 # kind -> its options and its class, made as cls(options, latent_dim)
 BOTTLENECKS: dict[str, tuple[type[Any], type[Bottleneck]]] = {
+    "factorised": (FactorisedConfig, Factorised),
     "grouped": (GroupedConfig, Grouped),
     "masked": (MaskedConfig, Masked),
     "residual": (ResidualConfig, Residual),

@@ -179,12 +179,13 @@ class Learner:
             averages.begin(book.embed, torch.full_like(averages.cluster_size, hits))
 
     def _average(self, quantized: Quantized, started: list[int]) -> None:
-        codes = quantized.codes.transpose(0, 1).flatten(1)  # (Q, B * F)
+        divisors = self.bottleneck.divisors or (1,) * self.bottleneck.n_codebooks
         hits: list[Tensor] = []
         for i in started:
             x = quantized.inputs[i]
             assert x is not None
-            hits.extend(sum_hits(x, codes[i], self.bottleneck.codebooks[i].codebook_size))
+            codes = quantized.codes[:, i, :: divisors[i]].flatten()
+            hits.extend(sum_hits(x, codes, self.bottleneck.codebooks[i].codebook_size))
         hits = sum_over_ranks(hits)
         for i, counts, sums in zip(started, hits[::2], hits[1::2], strict=True):
             book, averages = self.bottleneck.codebooks[i], self.averages[i]

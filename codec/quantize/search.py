@@ -6,10 +6,14 @@ not on how many vectors came together, on the tiling or on the number of threads
 
     g = (D + 2) u / (1 - (D + 2) u) * (|x| R + R^2 / 2),    u = 2^-24, R the largest |e|,
 
-in any order of summation (Higham 2002, Accuracy and Stability, section 3.1), beside what underflows; `_margin` adds
-that, and the rounding of the reference. So the nearest
-entry's score is within 2 g of the smallest. Only the entries that near the smallest are candidates; mostly there is
-one. Between several the float64 distances of the reference decide, and the lowest index between equal ones.
+in any order of summation (Higham 2002, Accuracy and Stability, section 3.1), beside what underflows;
+`table.find_margin` adds that, and the rounding of the reference. So the nearest entry's score is within 2 g of the
+smallest. Only the entries that near the smallest are candidates; mostly there is one. Between several the float64
+distances of the reference decide, and the lowest index between equal ones.
+
+Where the CPU multiplies int8 or bfloat16 faster, a shortlist by such products comes first (`quantize.shortlist`). Among
+what the CPU has instructions for, a measurement at first use chooses, once for each size of codebook; it takes about
+the time of ten searches for 256 vectors, and nothing on a CPU that has none.
 
 On any other device it is the smallest float32 score, which may be another entry whose distance^2 / 2 is within 2 g of
 the nearest; nothing is checked there, for a check waits for the device.
@@ -20,65 +24,23 @@ the nearest; nothing is checked there, for a check waits for the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import time
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from codec.quantize import lookup
+from codec.quantize.table import FLOAT32, Table, find_margin, make_table
+from codec.quantize.tiles import decide, search_tiles
 
-ROUNDOFF = 2.0**-24
+__all__ = ["Table", "make_table", "nearest"]
+
 # Below this no score, norm or margin overflows in float32; vectors or entries beyond go to the reference.
 LARGE = 1e18
-Indices = npt.NDArray[np.int64]
-GROUP = 32  # entries whose smallest score is looked at first: one pass that costs a hundredth of the product
-# Rows of a tile, so that its scores are in cache when the minimum is taken. Fewer rows make the product itself slower
-# (it packs the codebook again for every tile): measured, benchmarks/lookup.py.
-MIN_ROWS, MAX_ROWS, TILE = 128, 1024, 1 << 20
-
-
-@dataclass(frozen=True)
-class Table:
-    """A codebook with what is worth computing once, while it does not change. Made by `make_table`.
-
-    Attributes:
-        codebook: (K, D) float32, as given.
-        columns: (D, K), the codebook's transpose, its entries scaled to length 1 for cosine.
-        half_norms: (K,), half of the squared lengths; zeros for cosine.
-        cosine: by angle.
-        radius: the largest length in `columns`; None on other devices than a CPU, where reading it waits.
-        margin: of `_margin`, with products in float32.
-        array: `half_norms` in numpy, on a CPU the same memory, elsewhere empty.
-    """
-
-    codebook: Tensor
-    columns: Tensor
-    half_norms: Tensor
-    cosine: bool
-    radius: float | None
-    margin: tuple[float, float, float]
-    array: npt.NDArray[np.float32]
-
-
-def make_table(codebook: Tensor, *, cosine: bool = False) -> Table:
-    """The table of a codebook (K, D); it holds the codebook itself, and is wrong once that changes."""
-    codebook = codebook.detach().float().contiguous()
-    lookup.check_shapes((0, codebook.shape[-1]), codebook.shape)
-    on_cpu = codebook.device.type == "cpu"
-    # float64: the squares of float32 numbers neither overflow nor vanish. (MPS has none.)
-    norms = torch.linalg.vector_norm(codebook, dim=1, dtype=torch.float64 if on_cpu else None)
-    entries, half_norms = codebook, norms.square().mul(0.5).float()
-    if cosine:
-        entries = (codebook / torch.where(norms > 0, norms, 1)[:, None]).float()
-        half_norms = torch.zeros_like(half_norms)
-    if not on_cpu:
-        return Table(codebook, entries.t(), half_norms, cosine, None, (0.0, 0.0, 0.0), np.empty(0, np.float32))
-    longest = float(norms.max())
-    radius = 1.0 if cosine and longest < float("inf") else longest
-    margin = _margin(codebook.shape[1], radius)
-    return Table(codebook, entries.t(), half_norms, cosine, radius, margin, half_norms.numpy())
+FEW = 16  # vectors up to which the number of calls counts, and numpy's are cheaper than torch's
+MEASURED = 256  # vectors in the measurement
 
 
 def nearest(vectors: Tensor, codebook: Tensor | Table, *, cosine: bool = False) -> Tensor:
@@ -99,15 +61,43 @@ def nearest(vectors: Tensor, codebook: Tensor | Table, *, cosine: bool = False) 
     x = vectors.detach()
     if x.dtype is not torch.float32:
         x = x.float()
-    lookup.check_shapes(x.shape, table.codebook.shape)
+    shape = x.shape
+    lookup.check_shapes(shape, table.codebook.shape)
     if table.radius is None:
         return _search_elsewhere(x, table)
     if not table.radius < LARGE:
         return _search_reference(x, table)
-    margin = table.margin
-    if torch.get_float32_matmul_precision() != "highest":
-        margin = _margin(x.shape[1], table.radius, rounded=True)
-    return _search_one(x, table, margin) if x.shape[0] == 1 else _search_many(x, table, margin)
+    if shape[0] == 1:
+        return _search_one(x, table)
+    if 1 < shape[0] <= FEW:
+        return _search_few(x, table)
+    return _search_many(x, table, find_path(table, shape[0]))
+
+
+def find_path(table: Table, n: int) -> str:
+    """The precision of the first products for `n` vectors: as asked for, else the fastest measured."""
+    if table.path is not None:
+        return table.path
+    if not table.shortlists or n < MEASURED // 2:
+        return FLOAT32
+    size, dim = table.codebook.shape
+    return _fastest(size, dim, tuple(table.shortlists), torch.get_num_threads())
+
+
+@functools.lru_cache(maxsize=64)
+def _fastest(size: int, dim: int, kinds: tuple[str, ...], n_threads: int) -> str:
+    """By the best of three searches each, of random vectors: structure would leave fewer candidates, seldom more."""
+    generator = torch.Generator().manual_seed(0)
+    x, codebook = (torch.randn(k, dim, generator=generator) for k in (MEASURED, size))
+    times: dict[str, float] = {}
+    for path in (FLOAT32, *kinds):
+        table = make_table(codebook, path=path)
+        _search_many(x, table, path)
+        for _ in range(3):
+            start = time.perf_counter()
+            _search_many(x, table, path)
+            times[path] = min(times.get(path, float("inf")), time.perf_counter() - start)
+    return min(times, key=times.__getitem__)
 
 
 def _search_elsewhere(x: Tensor, table: Table) -> Tensor:
@@ -121,92 +111,65 @@ def _search_reference(x: Tensor, table: Table) -> Tensor:
     return torch.from_numpy(lookup.nearest(x.numpy(), table.codebook.numpy(), cosine=table.cosine))
 
 
-def _margin(dim: int, radius: float, *, rounded: bool = False) -> tuple[float, float, float]:
-    """(a, b, c): an entry whose score is within (a * |x| + b) * |x| + c of the smallest may be the nearest."""
-    # The reference's own rounding, which counts for an |x| far beyond the codebook.
-    fine = (dim + 8) * 2.0**-52
-    # 2 g, six roundings more for the scaling of entries, norms and threshold, 2 % for second-order terms.
-    share = 2.04 * (dim + 8) * ROUNDOFF
-    if rounded:
-        share += 2.0**-5  # the caller lets products round their factors to bfloat16
-    # |x| is too small by up to `lost` where its squares vanish; each product may vanish below 2^-126.
-    lost = 2.0**-62 * dim**0.5
-    least = share * (radius * lost + radius**2 / 2) + fine * radius**2 + 2.0**-124 * (dim + 2)
-    return fine, share * radius, least
-
-
-def _search_one(x: Tensor, table: Table, margin: tuple[float, float, float]) -> Tensor:
-    """For a frame, where each call counts: numpy's are cheaper than torch's."""
-    vector = x.numpy()[0].astype(np.float64)
-    square = float(vector.dot(vector))
+def _search_one(x: Tensor, table: Table) -> Tensor:
+    """For a frame, where each call counts."""
+    vector = x.numpy()[0]
+    wide = vector.astype(np.float64)  # no overflow, of which numpy would warn
+    square = float(wide.dot(wide))
     if not square < LARGE**2:  # NaN, infinite or huge
         return _search_reference(x, table)
-    # Into memory given, here and below: autocast, which would give half precision, leaves that form alone.
-    product = torch.empty(1, len(table.array))
-    torch.mm(x, table.columns, out=product)
-    scores = table.array - product.numpy()[0]
+    half_norms, entries = table.arrays
+    scores = half_norms - entries.dot(vector)
     index = scores.argmin(keepdims=True)
-    limit = scores[index[0]] + ((margin[0] * square + margin[2]) + margin[1] * square**0.5)
+    smallest = scores[index[0]]
+    fine, share, least = table.margin
+    limit = smallest + (fine * square + share * square**0.5 + least)
     scores[index[0]] = np.inf
-    return torch.from_numpy(index) if scores[scores.argmin()] > limit else _search_reference(x, table)
+    if scores[scores.argmin()] > limit:
+        return torch.from_numpy(index)
+    scores[index[0]] = smallest
+    codes = (scores <= limit).nonzero()[0]
+    return decide(x, table, np.zeros_like(codes), codes)
 
 
-def _search_many(x: Tensor, table: Table, margin: tuple[float, float, float]) -> Tensor:
+def _search_few(x: Tensor, table: Table) -> Tensor:
+    """For some frames: a product by torch, the rest by numpy."""
+    vectors = x.numpy()
+    squares = np.einsum("nd,nd->n", vectors, vectors)  # unlike a sum it does not warn of overflow
+    if not squares.max() < LARGE**2:
+        return _search_reference(x, table)
+    half_norms = table.arrays[0]
+    # Into memory given: autocast, which would give half precision, leaves that form alone.
+    product = torch.empty(len(vectors), len(half_norms))
+    torch.mm(x, table.columns, out=product)
+    scores = product.numpy()
+    np.subtract(half_norms, scores, out=scores)
+    indices = scores.argmin(1)
+    fine, share, least = _margin_now(table)
+    limits = scores[np.arange(len(vectors)), indices] + (fine * squares + share * np.sqrt(squares) + least)
+    near = scores <= limits[:, None]
+    if np.count_nonzero(near) == len(vectors):
+        return torch.from_numpy(indices)
+    return decide(x, table, *near.nonzero())
+
+
+def _margin_now(table: Table) -> tuple[float, float, float]:
+    """With the rounding of products that the caller allows torch."""
+    if torch.get_float32_matmul_precision() == "highest":
+        return table.margin
+    return find_margin(table.codebook.shape[1], table.radius or 0.0, rounded=True)
+
+
+def _search_many(x: Tensor, table: Table, path: str) -> Tensor:
     """Ordinary rows by product, those that are NaN, infinite or huge by the reference, which refuses or decides."""
     norms = torch.linalg.vector_norm(x, dim=1)
     ordinary = norms < LARGE
-    margins = (margin[0] * norms + margin[1]) * norms + margin[2]
+    fine, share, least = _margin_now(table)
+    margins = (fine * norms + share) * norms + least
+    short = table.shortlists.get(path)
     if bool(ordinary.all()):
-        return _search_tiled(x, table, margins)
+        return search_tiles(x, table, margins, short)
     indices = torch.empty(x.shape[0], dtype=torch.int64)
     indices[~ordinary] = _search_reference(x[~ordinary], table)
-    indices[ordinary] = _search_tiled(x[ordinary], table, margins[ordinary])
+    indices[ordinary] = search_tiles(x[ordinary], table, margins[ordinary], short)
     return indices
-
-
-def _search_tiled(x: Tensor, table: Table, margins: Tensor) -> Tensor:
-    """Tile by tile, so that the (N, K) scores are never written whole."""
-    size = len(table.half_norms)
-    n_rows = min(len(x), max(MIN_ROWS, min(MAX_ROWS, TILE // size)))
-    n_groups = -(-size // GROUP)
-    buffer = torch.empty(n_rows, n_groups * GROUP)
-    buffer[:, size:] = torch.inf  # entries that fill the last group
-    indices = torch.empty(len(x), dtype=torch.int64)
-    for start in range(0, len(x), max(1, n_rows)):
-        part = x[start : start + n_rows]
-        n = len(part)
-        torch.addmm(table.half_norms, part, table.columns, alpha=-1, out=buffer[:n, :size])
-        rows, codes = _candidates(buffer[:n].view(n, n_groups, GROUP), margins[start : start + n, None])
-        found = codes if len(codes) == n else _decide(part, table, rows.numpy(), codes.numpy())
-        indices[start : start + n] = found
-    return indices
-
-
-def _candidates(scores: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and codes of all scores (n, G, GROUP) within `margins` (n, 1) of their row's smallest, row by row."""
-    n_groups = scores.shape[1]
-    smallest = scores.amin(2)  # (n, G)
-    limits = smallest.amin(1, keepdim=True) + margins
-    rows, groups = (smallest <= limits).nonzero().unbind(1)
-    near = scores.view(-1, GROUP).index_select(0, rows * n_groups + groups)  # (m, GROUP)
-    pairs, places = (near <= limits.index_select(0, rows)).nonzero().unbind(1)
-    return rows[pairs], groups[pairs] * GROUP + places
-
-
-def _decide(x: Tensor, table: Table, rows: Indices, codes: Indices) -> Tensor:
-    """Of each row's candidates the nearest in float64, the lowest code between equal ones: (n,), every row has one."""
-    counts = np.bincount(rows, minlength=len(x))
-    indices = np.zeros(len(x), np.int64)
-    alone = counts[rows] == 1
-    indices[rows[alone]] = codes[alone]
-    rows, codes = rows[~alone], codes[~alone]
-    vectors, codebook = x.numpy(), table.codebook.numpy()
-    step = max(1, lookup.BLOCK // max(1, x.shape[1]))
-    parts = [
-        lookup.distances(vectors[rows[i : i + step]], codebook[codes[i : i + step]], cosine=table.cosine)
-        for i in range(0, len(rows), step)
-    ]
-    order = np.lexsort((codes, np.concatenate(parts), rows))
-    first, places = np.unique(rows[order], return_index=True)
-    indices[first] = codes[order][places]
-    return torch.from_numpy(indices)

@@ -45,8 +45,9 @@ class VectorQuantizer(Bottleneck):
 
     embed: Tensor
 
-    def __init__(self, config: CodebookConfig, dim: int) -> None:
+    def __init__(self, config: CodebookConfig, dim: int, *, cosine: bool = False) -> None:
         super().__init__()
+        self.cosine = cosine  # nearest by angle
         self.codebook_size = config.codebook_size
         self.dim = dim
         self.learn = config.learn
@@ -75,7 +76,7 @@ class VectorQuantizer(Bottleneck):
 
     def search(self, x: Tensor, table: Table | None = None) -> Tensor:
         """Index of the nearest entry: (N, D) float32 -> (N,) int64; `table` is of `embed` as it is now."""
-        return nearest(x, self.embed if table is None else table)
+        return nearest(x, self.embed if table is None else table, cosine=self.cosine)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Entries of codes: (..., ) int64 -> (..., D)."""
