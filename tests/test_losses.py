@@ -49,6 +49,17 @@ def test_the_inverted_wave_is_a_complex_distance_of_four_and_a_mel_distance_of_z
     assert float(values["mel"]) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_an_error_two_octaves_above_the_corner_counts_a_ninth_of_one_at_it() -> None:
+    # Weights are 1 / (1 + (f / corner) ** 2): 1/2 at the corner, 1/17 two octaves up; the target has both tones alike.
+    # A window spreads a tone over bins of other weights, and compression raises what lies far from it.
+    time = torch.arange(8192) / RATE
+    low, high = (0.3 * torch.sin(2 * math.pi * f * time)[None] for f in (1500.0, 6000.0))
+    without_high, without_low = (
+        float(losses.terms(low + high, made, {"complex": 1.0}, RATE)["complex"]) for made in (low, high)
+    )
+    assert without_low / without_high == pytest.approx((1 / 2) / (1 / 17), rel=0.2)
+
+
 def test_the_inverted_wave_is_a_third_of_pi_in_phase() -> None:
     # Each bin is off by pi; group delay and frequency, the other two thirds, are right.
     assert float(losses.terms(noise(), -noise(), {"phase": 1.0}, RATE)["phase"]) == pytest.approx(math.pi / 3, rel=0.02)

@@ -18,6 +18,9 @@ from torch import Tensor
 
 MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples; hop is a quarter of each
 COMPLEX_WINDOWS = (256, 512, 1024)
+# Hz; above it the complex loss fades. Phases up there cannot be told at a few kbit/s, and what is not told costs least
+# as silence: unweighted, the loss holds the output duller than its input (docs/design.md, the race).
+COMPLEX_CORNER = 1500.0
 FLOOR = 1e-4  # magnitude below which nothing is heard: -80 dB, white noise of deviation s has bins of magnitude s
 
 
@@ -64,18 +67,21 @@ def mel(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     return total / len(MEL_WINDOWS)
 
 
-def complex_stft(target: Spectra, made: Spectra) -> Tensor:
+def complex_stft(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     """Mean over windows of the squared distance of compressed complex STFTs, over the target's energy.
 
-    Both spectra are divided by their magnitude ** 0.7: phase counts, and quiet parts too.
-    Source: Braun and Tashev 2021, complex compressed mean squared error.
+    Both spectra are divided by their magnitude ** 0.7: phase counts, and quiet parts too. Bins count by
+    1 / (1 + (f / COMPLEX_CORNER) ** 2).
+    Source: Braun and Tashev 2021, complex compressed mean squared error; the weight is this package's.
     """
     total = target.audio.new_zeros(())
     for n_fft in COMPLEX_WINDOWS:
         a, b = target.specs[n_fft], made.specs[n_fft]
+        weight = _fade(n_fft, sample_rate, target.audio.device)
         gain_a, gain_b = ((x.magnitude + FLOOR) ** (-0.7) for x in (a, b))
         error = (a.real * gain_a - b.real * gain_b).square() + (a.imag * gain_a - b.imag * gain_b).square()
-        total = total + error.sum() / (a.magnitude * gain_a).square().sum().clamp(min=1e-6)
+        energy = (weight * (a.magnitude * gain_a).square()).sum()
+        total = total + (weight * error).sum() / energy.clamp(min=1e-6)
     return total / len(COMPLEX_WINDOWS)
 
 
@@ -106,7 +112,7 @@ def waveform(target: Tensor, made: Tensor) -> Tensor:
 # name -> term(target, made, sample_rate); the weights are fields of LossConfig
 LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
     "mel": mel,
-    "complex": lambda target, made, _: complex_stft(target, made),
+    "complex": complex_stft,
     "phase": lambda target, made, _: phase(target, made),
     "waveform": lambda target, made, _: waveform(target.audio, made.audio),
 }
@@ -164,6 +170,13 @@ def mel_bank(n_fft: int, sample_rate: int, device: torch.device) -> Tensor:
     empty = bank.sum(1) == 0
     bank[empty, nearest[empty]] = 1
     return (bank / bank.sum(1, keepdim=True)).float().to(device)
+
+
+@functools.cache
+def _fade(n_fft: int, sample_rate: int, device: torch.device) -> Tensor:
+    """Weight of each bin in the complex loss, (bins, 1)."""
+    freqs = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, device=device)
+    return (1 / (1 + (freqs / COMPLEX_CORNER) ** 2))[:, None]
 
 
 @functools.cache
