@@ -9,7 +9,7 @@ DEMO ?= out
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo install check test test-slow golden dist clean
+.PHONY: help demo install check test test-slow golden bench dist clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
@@ -17,6 +17,7 @@ help:
 	@echo "make check      ruff and mypy"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make golden     golden vectors of the embedded models, after their weights or graphs changed"
+	@echo "make bench      all benchmarks beside other codecs, six minutes; QUICK=--quick for two"
 	@echo "make dist       wheel and source archive"
 
 $(BIN)/python:
@@ -57,6 +58,15 @@ test-slow: install
 
 golden: install
 	for model in codec/models/*/; do $(BIN)/python -m codec.export.golden $$model tests/fixtures/demo.flac || exit 1; done
+
+# encodec and vocos ask for torchaudio and do not need it here, so they come alone.
+$(VENV)/.bench: pyproject.toml $(VENV)/.dev
+	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps encodec vocos
+	@touch $@
+
+bench: $(VENV)/.bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(QUICK)
 
 dist: install
 	$(PIP) build

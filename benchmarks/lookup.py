@@ -1,30 +1,29 @@
 """Nearest-entry search beside others, in one process: milliseconds, and how many times the bare matrix product.
 
-OMP_NUM_THREADS=1 python benchmarks/lookup.py [--json FILE] [--rounds 9]   (faiss-cpu, vector-quantize-pytorch)
+    OMP_NUM_THREADS=1 python -m benchmarks.lookup [--quick]      # with faiss-cpu, vector-quantize-pytorch
 
 Times are CPU time of this process, so that others on the machine count for less; with one thread that is the wall time
-of a quiet core. In each round every candidate runs once, in turn; the table gives the median and (lowest to highest).
+of a quiet core. The candidates take turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
+import dataclasses
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from codec.quantize.search import make_table, nearest
+from codec.timing import Spread, ratios, take_turns
 
 SHAPES = [(1500, 1024, 256), (12000, 1024, 256), (1500, 8192, 32), (1500, 32768, 64), (1, 1024, 64)]
 PRODUCT = "matrix product alone"
+TILE = 1 << 20  # scores of one tile: 4 MB of int32
+SHARE = 1 / 8  # of the tiles that run in low precision; their time is scaled up
 
 
 def encodec(x: Tensor, codebook: Tensor) -> Tensor:
@@ -49,6 +48,8 @@ def candidates(n: int, size: int, dim: int) -> dict[str, Callable[[], Any]]:
         "EnCodec's formula": lambda: encodec(x, codebook),
         "torch.cdist, argmin": lambda: torch.cdist(x, codebook).argmin(1),
     }
+    if n > 1:
+        found |= low_precision(x, codebook)
     return {**found, **peers(x, codebook)}
 
 
@@ -75,58 +76,70 @@ def peers(x: Tensor, codebook: Tensor) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def measure(functions: dict[str, Callable[[], Any]], rounds: int, repeat: int) -> dict[str, list[float]]:
-    """Milliseconds of each, per round."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            for _ in range(repeat):
-                function()
-            if turn:  # the first is to warm up
-                times[name].append((time.process_time() - start) * 1e3 / repeat)
-    return times
+def low_precision(x: Tensor, codebook: Tensor) -> dict[str, Callable[[], Any]]:
+    """Products alone in int8 and bfloat16, tiled so that the output of one stays in cache: what the CPU could do.
+
+    Where a CPU has no units for them they are many times slower than float32, so only `SHARE` of the tiles run.
+    """
+    rows = max(32, TILE // codebook.shape[0])
+    found: dict[str, Callable[[], Any]] = {}
+    for name, kind, product in (("int8", torch.int8, torch._int_mm), ("bf16", torch.bfloat16, torch.mm)):
+        tiles, columns = x.mul(30).to(kind).split(rows), codebook.mul(30).to(kind).t()
+        some = tiles[: shared(len(tiles))]
+        found[f"{name} product alone, tiled"] = lambda f=product, t=some, c=columns: [f(y, c) for y in t]
+    return found
 
 
-def summary(times: list[float], product: list[float]) -> dict[str, float]:
-    """Median, spread, and the median over rounds of the ratio to the product of the same round."""
-    ratios = [a / b for a, b in zip(times, product, strict=True)]
-    return {
-        "median_ms": statistics.median(times),
-        "low_ms": min(times),
-        "high_ms": max(times),
-        "ratio": statistics.median(ratios),
-    }
+def shared(n_tiles: int) -> int:
+    """How many of the tiles run."""
+    return max(1, round(n_tiles * SHARE))
 
 
-def report(shape: tuple[int, int, int], rows: dict[str, dict[str, float]]) -> None:
-    """One table."""
-    print("\n**{} vectors, {} entries, {} dimensions**\n".format(*shape))
-    print(f"| search | ms | times {PRODUCT} |\n|---|---|---|")
-    for name, row in rows.items():
-        spread = f"{row['median_ms']:.3g} ({row['low_ms']:.3g} to {row['high_ms']:.3g})"
-        print(f"| {name} | {spread} | {row['ratio']:.2f} |", flush=True)
+def part_of(name: str, shape: tuple[int, int, int]) -> float:
+    """The share of the work that a job does."""
+    if not name.endswith("tiled"):
+        return 1.0
+    rows = max(32, TILE // shape[1])
+    return min(rows * shared(-(-shape[0] // rows)), shape[0]) / shape[0]
+
+
+def measure_lookup(*, quick: bool) -> list[dict[str, Any]]:
+    """One entry per shape: ms of each search, and how many times the matrix product of the same turn."""
+    results: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        for shape in (SHAPES[0], SHAPES[-1]) if quick else SHAPES:
+            repeat = 1 if shape[0] > 1 else 200
+            jobs = {name: repeated(job, repeat) for name, job in candidates(*shape).items()}
+            times = take_turns(
+                jobs, rounds=3 if quick else 9, seconds=0.1 if quick else 0.6, least=1, clock=time.process_time
+            )
+            rows = {}
+            for name, values in times.items():
+                factor = 1 / part_of(name, shape)
+                spread = Spread.of(values).scaled(1e3 * factor / repeat)
+                ratio = ratios(values, times[PRODUCT]).scaled(factor)
+                rows[name] = {"ms": dataclasses.asdict(spread), "products": dataclasses.asdict(ratio)}
+            results.append({"shape": list(shape), "searches": rows})
+    return results
+
+
+def repeated(job: Callable[[], Any], n: int) -> Callable[[], None]:
+    """The same n times, for what is too short for the clock of CPU time."""
+
+    def run() -> None:
+        for _ in range(n):
+            job()
+
+    return run
 
 
 def main() -> None:
-    """All shapes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    print(f"torch {torch.__version__}, {machine}, {torch.get_num_threads()} thread(s), {options.rounds} rounds")
-    results: list[dict[str, Any]] = []
-    with torch.inference_mode():
-        for shape in SHAPES:
-            times = measure(candidates(*shape), options.rounds, repeat=1 if shape[0] > 1 else 200)
-            rows = {name: summary(values, times[PRODUCT]) for name, values in times.items()}
-            report(shape, rows)
-            results.append({"shape": shape, "searches": rows})
-    if options.json:
-        about = {"torch": torch.__version__, "machine": machine, "threads": torch.get_num_threads()}
-        options.json.write_text(json.dumps({**about, "rounds": options.rounds, "results": results}, indent=2) + "\n")
+    """Print the tables of this part alone."""
+    torch.set_num_threads(1)
+    for entry in measure_lookup(quick="--quick" in sys.argv):
+        print("\n{} vectors, {} entries, {} dimensions".format(*entry["shape"]))
+        for name, row in entry["searches"].items():
+            print(f"{row['ms']['median']:10.4g} ms {row['products']['median']:8.2f} products   {name}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Many streams in one object against single ones: cost of a step, agreement of codes and audio. One thread.
+"""Many streams in one object against single ones: agreement of codes and audio on all speech of the tests.
 
-OMP_NUM_THREADS=1 python benchmarks/streams.py [onnx|torch] [rows]
+OMP_NUM_THREADS=1 python benchmarks/row_agreement.py [onnx|torch] [rows]
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +22,6 @@ def speech() -> Any:
     """All real speech of the tests, (T,) at 16 kHz."""
     parts = [codec.read_audio(path) for path in sorted(FIXTURES.glob("*.flac"))]
     return np.concatenate([resample(audio[0], rate, 16000) for audio, rate in parts])
-
-
-def cost(model: codec.Model, n_rows: int) -> None:
-    """Milliseconds of one frame, taken in turns so that a busy moment hits all alike."""
-    chunk, code = speech()[8000:8320], np.zeros((model.info.codebooks, 1), np.int64)
-    one, many = model.stream_encoder(), model.stream_encoders(rows=n_rows)
-    half = model.stream_encoders(rows=2 * n_rows)
-    speak, speakers = model.stream_decoder(), model.stream_decoders(rows=n_rows)
-    calls: dict[str, Callable[[], Any]] = {
-        "encode one": lambda: one.feed(chunk),
-        f"encode {n_rows}": lambda: many.feed(dict.fromkeys(range(n_rows), chunk)),
-        f"encode {n_rows} of {2 * n_rows}": lambda: half.feed(dict.fromkeys(range(0, 2 * n_rows, 2), chunk)),
-        "decode one": lambda: speak.feed(code),
-        f"decode {n_rows}": lambda: speakers.feed(dict.fromkeys(range(n_rows), code)),
-    }
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(60):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - start))
-    for name, found in times.items():
-        single = times[f"{name[:6]} one"]
-        steps = f"{min(found) / min(single):.1f} single steps ({np.median(found) / np.median(single):.1f} by medians)"
-        print(f"{name:16} least {min(found):6.2f} ms, median {np.median(found):6.2f} ms: {steps}")
 
 
 def agreement(model: codec.Model, n_rows: int) -> None:
@@ -80,5 +53,4 @@ if __name__ == "__main__":
     chosen = codec.load(engine=sys.argv[1] if len(sys.argv) > 1 else "auto")
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 32
     print(f"{chosen.info.name}, {chosen.engine.name}, {size} rows")
-    cost(chosen, size)
     agreement(chosen, size)
