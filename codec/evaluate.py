@@ -10,7 +10,7 @@ compared with the original at the model's rate.
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
+import functools
 import math
 import platform
 import time
@@ -28,9 +28,10 @@ from codec.audio import AudioReader
 from codec.codes import Codes
 from codec.config import ModelInfo
 from codec.engine import Audio
-from codec.errors import AudioError, MissingExtraError
-from codec.metrics import CodebookUse, code_counts, score, use_of_counts
-from codec.scores import Decoded, EvalResult, Example, FileScore
+from codec.errors import AudioError
+from codec.judges import check_installed, judge
+from codec.metrics import CodebookUse, code_counts, use_of_counts
+from codec.scores import QUALITIES, Decoded, EvalResult, Example, FileScore
 
 Progress = Callable[[str], None]  # gets the name of each file that is done
 Scorer = Callable[[Audio, Audio, int], "Future[dict[str, float]]"]
@@ -51,6 +52,7 @@ def evaluate(
     files: Mapping[str, Path],
     *,
     codebooks: Sequence[int] = (),
+    metrics: Sequence[str] = QUALITIES,
     examples: int = 4,
     jobs: int = 1,
     progress: Progress | None = None,
@@ -62,6 +64,7 @@ def evaluate(
         model: any.
         files: paths by the name that the report gives them; several channels are mixed to one.
         codebooks: how many to decode with; what the model's prefixes double to when empty.
+        metrics: names in `codec.judges.JUDGES`.
         examples: how many files to keep as audio, spread evenly over all.
         jobs: processes that score; more than there are spare cores makes the real-time factors worse than they are.
         progress: called after each file.
@@ -69,17 +72,16 @@ def evaluate(
 
     Raises:
         CodesError: a number of codebooks that does not decode alone.
+        ConfigError: a metric that is unknown.
         AudioError: not one file could be read.
-        MissingExtraError: pesq or pystoi is not installed.
+        MissingExtraError: a package that a metric needs is not installed.
     """
-    for package in ("pesq", "pystoi"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "eval", need="an evaluation")
+    check_installed(metrics)
     counts = [choose_codebooks(model.info, codebooks=count) for count in codebooks or doubled(model.info)]
     shown = spread(len(files), examples)
     found = _Collected()
     _warm_up(model)
-    with _open_scorer(jobs) as scorer:
+    with _open_scorer(jobs, tuple(metrics)) as scorer:
         for i, (name, path) in enumerate(files.items()):
             try:
                 _measure(model, name, path, counts, scorer, found, is_example=i in shown)
@@ -180,24 +182,24 @@ def _row(
         bitrate=bitrate,
         rtf_encode=rtf_encode,
         rtf_decode=rtf_decode,
-        **scores.result(),
+        scores=scores.result(),
     )
 
 
 @contextmanager
-def _open_scorer(jobs: int) -> Iterator[Scorer]:
+def _open_scorer(jobs: int, metrics: tuple[str, ...]) -> Iterator[Scorer]:
     """What scores: at once in this process, or in others while this one goes on."""
     if jobs <= 1:
-        yield _score_now
+        yield functools.partial(_score_now, metrics)
         return
     # Not fork: torch has threads by now.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield lambda ref, deg, sample_rate: pool.submit(score, ref, deg, sample_rate)
+        yield lambda ref, deg, sample_rate: pool.submit(judge, metrics, ref, deg, sample_rate)
 
 
-def _score_now(ref: Audio, deg: Audio, sample_rate: int) -> Future[dict[str, float]]:
+def _score_now(metrics: tuple[str, ...], ref: Audio, deg: Audio, sample_rate: int) -> Future[dict[str, float]]:
     future: Future[dict[str, float]] = Future()
-    future.set_result(score(ref, deg, sample_rate))
+    future.set_result(judge(metrics, ref, deg, sample_rate))
     return future
 
 

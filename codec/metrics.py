@@ -35,6 +35,17 @@ MEL_FLOOR = 1e-5  # magnitude
 
 
 @dataclasses.dataclass(frozen=True)
+class Pair:
+    """An original and what was decoded from it, aligned within 60 ms; at its own rate, and at 16 kHz."""
+
+    ref: Floats  # (T,)
+    deg: Floats  # (T,)
+    sample_rate: int  # of these two, Hz
+    speech: Floats  # (S,), the original at 16 kHz
+    speech_hat: Floats  # (S,)
+
+
+@dataclasses.dataclass(frozen=True)
 class CodebookUse:
     """How much of one codebook occurs."""
 
@@ -165,6 +176,24 @@ def mel_distance(ref: Floats, deg: Floats, sample_rate: int) -> float:
     return float(np.mean(distances))
 
 
+def pair(ref: Floats, deg: Floats, sample_rate: int, *, limit: int = MAX_DELAY) -> Pair:
+    """Align `deg` (U,) with `ref` (T,), both at `sample_rate` Hz, and resample them to 16 kHz.
+
+    The shift is at most `limit` samples of 16 kHz either way.
+
+    Raises:
+        AudioError: no samples.
+    """
+    if len(ref) == 0:
+        raise AudioError("no samples in the original; nothing to score")
+    ref, deg = np.asarray(ref, np.float32), np.asarray(deg, np.float32)
+    aligned, _ = align(ref, deg, limit * sample_rate // SPEECH_RATE)
+    speech, speech_hat = ref, deg
+    if sample_rate != SPEECH_RATE:
+        speech, speech_hat = (soxr.resample(audio, sample_rate, SPEECH_RATE, quality="VHQ") for audio in (ref, deg))
+    return Pair(ref, aligned, sample_rate, speech, align(speech, speech_hat, limit)[0])
+
+
 def score(ref: Floats, deg: Floats, sample_rate: int) -> dict[str, float]:
     """Return all scores of one decoded file: pesq, stoi, estoi, si_sdr (dB) and mel_distance.
 
@@ -180,20 +209,13 @@ def score(ref: Floats, deg: Floats, sample_rate: int) -> dict[str, float]:
         AudioError: no samples.
         MissingExtraError: pesq or pystoi is not installed.
     """
-    if len(ref) == 0:
-        raise AudioError("no samples in the original; nothing to score")
-    ref, deg = np.asarray(ref, np.float32), np.asarray(deg, np.float32)
-    at_rate, _ = align(ref, deg, MAX_DELAY * sample_rate // SPEECH_RATE)
-    scores = {"mel_distance": mel_distance(ref, at_rate, sample_rate)}
-    if sample_rate != SPEECH_RATE:
-        ref, deg = (soxr.resample(audio, sample_rate, SPEECH_RATE, quality="VHQ") for audio in (ref, deg))
-    deg, _ = align(ref, deg)
+    both = pair(ref, deg, sample_rate)
     return {
-        "pesq": pesq_wb(ref, deg),
-        "stoi": stoi(ref, deg),
-        "estoi": stoi(ref, deg, extended=True),
-        "si_sdr": si_sdr(ref, deg),
-        **scores,
+        "pesq": pesq_wb(both.speech, both.speech_hat),
+        "stoi": stoi(both.speech, both.speech_hat),
+        "estoi": stoi(both.speech, both.speech_hat, extended=True),
+        "si_sdr": si_sdr(both.speech, both.speech_hat),
+        "mel_distance": mel_distance(both.ref, both.deg, sample_rate),
     }
 
 
@@ -233,28 +255,45 @@ def codebook_use(codes: npt.NDArray[np.int64], sizes: Sequence[int]) -> tuple[Co
     return tuple(use_of_counts(counts) for counts in code_counts(codes, sizes))
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the mean of the values that are numbers; nan where none is."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+def mean(values: Sequence[float], weights: Sequence[float] = ()) -> float:
+    """Return the mean of the values that are numbers, nan where none is; with weights, sum(w * v) / sum(w)."""
+    known, shares = _known(values, weights)
+    return float(np.average(known, weights=shares)) if len(known) else math.nan
 
 
 def bootstrap_interval(
-    values: Sequence[float], generator: np.random.Generator, *, level: float = 0.95, n_resamples: int = 2000
+    values: Sequence[float],
+    generator: np.random.Generator,
+    *,
+    weights: Sequence[float] = (),
+    level: float = 0.95,
+    n_resamples: int = 2000,
 ) -> tuple[float, float]:
     """Return where the mean of such values lies with probability `level`: lower and upper end.
 
     Args:
         values: one per file; nan is left out. One value gives no interval, (nan, nan).
         generator: makes the draws.
+        weights: of each value in the mean, such as a file's number of words; none counts every value alike.
         level: 0..1.
         n_resamples: draws.
 
     Source: Efron's percentile bootstrap (1979).
     """
-    known = np.array([value for value in values if not math.isnan(value)])
+    known, shares = _known(values, weights)
     if len(known) < 2:
         return math.nan, math.nan
     draws = generator.integers(0, len(known), (n_resamples, len(known)))
-    low, high = np.quantile(known[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    means = (known * shares)[draws].sum(axis=1) / shares[draws].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _known(
+    values: Sequence[float], weights: Sequence[float]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The values that are numbers, and their weights; a value without weight is as unknown as nan."""
+    numbers = np.array(values, np.float64)
+    shares = np.array(weights, np.float64) if len(weights) else np.ones(len(numbers))
+    there = ~np.isnan(numbers) & (shares > 0)
+    return numbers[there], shares[there]

@@ -22,7 +22,19 @@ from typing import TYPE_CHECKING, Any
 from codec.errors import CodecError
 from codec.files import atomic_path, describe_os_error
 from codec.reportpage import page
-from codec.scores import HEADINGS, QUALITIES, Decoded, EvalResult, Example, FileScore, number, summarize
+from codec.scores import (
+    HEADINGS,
+    WEIGHTS,
+    Decoded,
+    EvalResult,
+    Example,
+    FileScore,
+    Mean,
+    interval,
+    number,
+    score_names,
+    summarize,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,24 +83,33 @@ def table(result: EvalResult) -> Table:
     from rich.table import Table
 
     shown = Table(title=f"{result.model}  ({result.data}, {len({row.file for row in result.rows})} files)")
-    headings = ["codebooks", "kbit/s", *(HEADINGS[name][0] for name in QUALITIES), "RTF encode", "RTF decode"]
+    names = score_names([row.scores for row in result.rows])
+    headings = ["codebooks", "kbit/s", *(HEADINGS[name][0] for name in names), "RTF encode", "RTF decode"]
     for heading in headings:
         shown.add_column(heading, justify="right")
     for summary in summarize(result.rows):
-        scores = [number(summary.means[name].value, HEADINGS[name][2]) for name in QUALITIES]
+        scores = [_cell(name, summary.means[name]) for name in names]
         rtf = [number(summary.rtf_encode, 4), number(summary.rtf_decode, 4)]
         shown.add_row(str(summary.codebooks), number(summary.bitrate / 1000, 2), *scores, *rtf)
     return shown
 
 
+def _cell(name: str, mean: Mean) -> str:
+    """The mean; of what is counted in words also the interval and the number of words: without them it says little."""
+    value = number(mean.value, HEADINGS[name][2])
+    return f"{value}\n({interval(name, mean)})" if name in WEIGHTS else value
+
+
 def _write_csv(path: Path, rows: Sequence[FileScore]) -> None:
     """One row per file and number of codebooks; an unknown score is an empty cell."""
-    names = [field.name for field in dataclasses.fields(FileScore)]
+    facts = [field.name for field in dataclasses.fields(FileScore) if field.name != "scores"]
+    scores = [row.scores for row in rows]
+    names = [*score_names(scores), *(name for name in WEIGHTS.values() if any(name in one for one in scores))]
     with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
+        writer.writerow([*facts, *names])
         for row in rows:
-            cells = [getattr(row, name) for name in names]
+            cells = [*(getattr(row, name) for name in facts), *(row.scores.get(name, math.nan) for name in names)]
             writer.writerow("" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells)
 
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from html import escape
 
@@ -17,7 +16,7 @@ import numpy as np
 from codec.audio import check_samples
 from codec.audiowriter import flac_bytes
 from codec.metrics import CodebookUse
-from codec.scores import HEADINGS, QUALITIES, EvalResult, Example, Floats, Mean, Summary, number
+from codec.scores import HEADINGS, QUALITIES, EvalResult, Example, Floats, Mean, Summary, interval, number
 from codec.spectrogram import loudness_db, picture
 
 STYLE = """
@@ -77,7 +76,7 @@ def page(result: EvalResult, summaries: Sequence[Summary]) -> str:
             "<h2>Listen and look</h2>",
             "<p>Time runs to the right, frequency upwards on the mel scale, brighter is louder (70 dB); the pictures "
             "of one file share one scale.</p>",
-            *(_example(example) for example in result.examples),
+            *(example_section(example) for example in result.examples),
         ]
     return "\n".join([*parts, "</main></body></html>", ""])
 
@@ -97,29 +96,33 @@ def _about(result: EvalResult) -> str:
 
 
 def _means_table(summaries: Sequence[Summary]) -> str:
-    heads = [("Codebooks", ""), ("Bitrate", "kbit/s")]
-    for name in QUALITIES:
-        heading, unit, _, more_is_better = HEADINGS[name]
-        heads.append((heading, f"{unit}, {'↑' if more_is_better else '↓'}"))
+    names = tuple(summaries[0].means) if summaries else QUALITIES
+    heads = [("Codebooks", ""), ("Bitrate", "kbit/s"), *map(heading, names)]
     heads += [("RTF encode", "time / audio, ↓"), ("RTF decode", "time / audio, ↓")]
     columns = "".join(f'<th scope="col">{head}<span class="unit">{unit}</span></th>' for head, unit in heads)
     rows = []
     for summary in summaries:
-        cells = "".join(_mean_cell(summary.means[name], HEADINGS[name][2]) for name in QUALITIES)
+        cells = "".join(mean_cell(name, summary.means[name]) for name in names)
         rows.append(
             f'<tr><th scope="row">{summary.codebooks}</th><td>{number(summary.bitrate / 1000, 2)}</td>{cells}'
             f"<td>{number(summary.rtf_encode, 4)}</td><td>{number(summary.rtf_decode, 4)}</td></tr>"
         )
     return (
-        f"{_scrolling('Means')}<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"{scrolling('Means')}<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         "<p>↑ more is better, ↓ less is better. Small: where the mean lies with 95 % probability (bootstrap). "
         "Every file is in scores.csv.</p>"
     )
 
 
-def _mean_cell(mean: Mean, decimals: int) -> str:
-    interval = "" if math.isnan(mean.low) else f"{number(mean.low, decimals)} to {number(mean.high, decimals)}"
-    return f'<td>{number(mean.value, decimals)}<span class="interval">{interval}</span></td>'
+def heading(name: str) -> tuple[str, str]:
+    """Give a score's heading, and its unit with an arrow that shows where better is."""
+    title, unit, _, more_is_better = HEADINGS[name]
+    return title, f"{unit}, {'↑' if more_is_better else '↓'}"
+
+
+def mean_cell(name: str, mean: Mean) -> str:
+    """Give a cell of a table: the mean, small under it its interval."""
+    return f'<td>{number(mean.value, HEADINGS[name][2])}<span class="interval">{interval(name, mean)}</span></td>'
 
 
 def _use_table(use: Sequence[CodebookUse]) -> str:
@@ -130,16 +133,20 @@ def _use_table(use: Sequence[CodebookUse]) -> str:
     )
     columns = "".join(f'<th scope="col">{name}</th>' for name in ("Codebook", "Entries used", "Perplexity"))
     head = f"<thead><tr>{columns}</tr></thead>"
-    return f"{_scrolling('Codebooks')}<table class=narrow>{head}<tbody>{rows}</tbody></table></div>"
+    return f"{scrolling('Codebooks')}<table class=narrow>{head}<tbody>{rows}</tbody></table></div>"
 
 
-def _scrolling(label: str) -> str:
+def scrolling(label: str) -> str:
     """Open a box that the keyboard can reach and scroll."""
     return f'<div class="wide" role="region" aria-label="{label}" tabindex="0">'
 
 
-def _example(example: Example) -> str:
-    """One file: original and decoded versions side by side."""
+def example_section(example: Example) -> str:
+    """Give one file: original and decoded versions side by side, each to be seen and heard.
+
+    Raises:
+        AudioError: samples that are not numbers.
+    """
     check_samples(example.audio, example.file)
     top_db = float(loudness_db(example.audio, example.sample_rate).max())
     versions = [("original", example.audio), *((one.label, one.audio) for one in example.decoded)]

@@ -1,7 +1,7 @@
 """What an evaluation measured, as data: one row per file, and the rows taken together.
 
->>> row = FileScore("a.wav", seconds=2.0, codebooks=8, bitrate=4000.0, pesq=2.0, stoi=0.9, estoi=0.8, si_sdr=3.0,
-...                 mel_distance=0.5, rtf_encode=0.01, rtf_decode=0.02)
+>>> row = FileScore("a.wav", seconds=2.0, codebooks=8, bitrate=4000.0, rtf_encode=0.01, rtf_decode=0.02,
+...                 scores={"pesq": 2.0, "stoi": 0.9})
 >>> summarize([row])[0].means["pesq"].value
 2.0
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from codec.metrics import CodebookUse, bootstrap_interval, mean
 
 Floats = npt.NDArray[np.float32]
 
-QUALITIES = ("pesq", "stoi", "estoi", "si_sdr", "mel_distance")
+QUALITIES = ("pesq", "stoi", "estoi", "si_sdr", "mel_distance")  # scored unless others are asked for
 # score: (heading, unit or range, decimals, whether more is better)
 HEADINGS = {
     "pesq": ("PESQ-WB", "1 to 4.64", 2, True),
@@ -27,7 +27,16 @@ HEADINGS = {
     "estoi": ("ESTOI", "0 to 1", 3, True),
     "si_sdr": ("SI-SDR", "dB", 1, True),
     "mel_distance": ("mel distance", "log10", 3, False),
+    "f0_correlation": ("F0 corr.", "-1 to 1", 3, True),
+    "voicing_error": ("voicing error", "% of frames", 1, False),
+    "dnsmos": ("DNSMOS", "1 to 5", 2, True),
+    "dnsmos_p808": ("DNSMOS P.808", "1 to 5", 2, True),
+    "plcmos": ("PLCMOS", "1 to 5", 2, True),
+    "dwer": ("dWER", "%", 1, False),
+    "speaker_similarity": ("speaker sim.", "0 to 1", 3, True),
 }
+# score: the score beside it that weighs the files in its mean
+WEIGHTS = {"dwer": "dwer_words"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +47,9 @@ class FileScore:
     seconds: float
     codebooks: int
     bitrate: float  # bit/s, measured: bits of codes over seconds
-    pesq: float  # PESQ-WB
-    stoi: float
-    estoi: float
-    si_sdr: float  # dB
-    mel_distance: float
     rtf_encode: float  # time to encode over `seconds`; below 1 is faster than real time
     rtf_decode: float
+    scores: Mapping[str, float]  # by the names in HEADINGS and WEIGHTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Mean:
     low: float
     high: float
     n_files: int  # that have this score
+    weight: float = 0.0  # all files' together, where the score is weighed: the number of words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,16 +124,44 @@ def summarize(rows: Sequence[FileScore]) -> tuple[Summary, ...]:
             name: sum(getattr(row, name) * row.seconds for row in group) / seconds if seconds else math.nan
             for name in ("bitrate", "rtf_encode", "rtf_decode")
         }
-        means = {name: _mean_of([getattr(row, name) for row in group]) for name in QUALITIES}
+        means = means_of([row.scores for row in group])
         summaries.append(Summary(codebooks, len(group), seconds, **over_time, means=means))
     return tuple(summaries)
+
+
+def score_names(scores: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Names that occur in any of the files' scores, in the order of tables; QUALITIES where there is no file."""
+    found = set(QUALITIES) if not scores else {name for one in scores for name in one}
+    return tuple(name for name in HEADINGS if name in found)
+
+
+def means_of(scores: Sequence[Mapping[str, float]]) -> dict[str, Mean]:
+    """Take the scores of files together, each as `Mean`.
+
+    Args:
+        scores: one per file; a score that a file lacks is unknown there.
+    """
+    means = {}
+    for name in score_names(scores):
+        values = [one.get(name, math.nan) for one in scores]
+        weights = [one.get(WEIGHTS[name], 0.0) for one in scores] if name in WEIGHTS else []
+        low, high = bootstrap_interval(values, np.random.default_rng(0), weights=weights)
+        known = sum(not math.isnan(value) for value in values)
+        means[name] = Mean(mean(values, weights), low, high, known, sum(weights))
+    return means
+
+
+def interval(name: str, mean: Mean) -> str:
+    """Format a mean's interval, and the number of words of what is counted in words; empty where nothing is known.
+
+    >>> interval("dwer", Mean(12.3, 10.0, 14.0, 2, 56.0)), interval("pesq", Mean(2.0, math.nan, math.nan, 1))
+    ('10.0 to 14.0, 56 words', '')
+    """
+    decimals = HEADINGS[name][2]
+    parts = [] if math.isnan(mean.low) else [f"{number(mean.low, decimals)} to {number(mean.high, decimals)}"]
+    return ", ".join([*parts, f"{mean.weight:.0f} words"] if name in WEIGHTS else parts)
 
 
 def number(value: float, decimals: int) -> str:
     """Format a number for people; a dash where it is unknown."""
     return "-" if math.isnan(value) else f"{value:.{decimals}f}"
-
-
-def _mean_of(values: Sequence[float]) -> Mean:
-    known = sum(not math.isnan(value) for value in values)
-    return Mean(mean(values), *bootstrap_interval(values, np.random.default_rng(0)), known)

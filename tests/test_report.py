@@ -28,16 +28,9 @@ DEMO = Path(__file__).parent / "fixtures" / "demo.flac"
 
 
 def row(file: str, seconds: float, codebooks: int, **scores: float) -> FileScore:
-    plain = {
-        "pesq": 2.0,
-        "stoi": 0.9,
-        "estoi": 0.8,
-        "si_sdr": 5.0,
-        "mel_distance": 0.4,
-        "rtf_encode": 0.01,
-        "rtf_decode": 0.02,
-    }
-    return FileScore(file, seconds, codebooks, **({"bitrate": 500.0 * codebooks} | plain | scores))
+    plain = {"pesq": 2.0, "stoi": 0.9, "estoi": 0.8, "si_sdr": 5.0, "mel_distance": 0.4}
+    bitrate = scores.pop("bitrate", 500.0 * codebooks)
+    return FileScore(file, seconds, codebooks, bitrate, 0.01, 0.02, plain | scores)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +63,10 @@ def test_csv_has_every_row_and_leaves_unknown_cells_empty(tmp_path: Path, result
     path, _, _ = report.write_report(tmp_path, result)
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [field.name for field in dataclasses.fields(FileScore)]
+    assert list(rows[0]) == [
+        *("file", "seconds", "codebooks", "bitrate", "rtf_encode", "rtf_decode"),
+        *("pesq", "stoi", "estoi", "si_sdr", "mel_distance"),
+    ]
     assert [one["file"] for one in rows] == [one.file for one in result.rows]
     assert (rows[0]["pesq"], rows[1]["pesq"], rows[1]["bitrate"]) == ("2.0", "", "4400.0")
 
@@ -83,7 +79,7 @@ def test_json_is_strict_and_holds_means_use_and_model(tmp_path: Path, result: Ev
     data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     assert (data["model"], data["weights_hash"], data["date"]) == ("tiny", "0123abcd", "2026-11-21")
     assert data["codebook_use"] == [{"usage": 0.5, "perplexity": 300.0}, {"usage": 1.0, "perplexity": 900.0}]
-    assert data["summaries"][1]["means"]["pesq"] == {"value": 2.0, "low": None, "high": None, "n_files": 1}
+    assert data["summaries"][1]["means"]["pesq"] == {"value": 2.0, "low": None, "high": None, "n_files": 1, "weight": 0}
 
 
 def test_the_terminal_table_shows_the_means(result: EvalResult) -> None:
@@ -92,6 +88,21 @@ def test_the_terminal_table_shows_the_means(result: EvalResult) -> None:
     text = console.export_text()
     assert "PESQ-WB" in text
     assert re.search(r"8 +│ +4.30 +│ +2.00 +│ 0.900", text)
+
+
+def test_words_weigh_the_files_and_are_always_told(tmp_path: Path, result: EvalResult) -> None:
+    rows = (row("a.wav", 1.0, 8, dwer=0.0, dwer_words=30.0), row("b.wav", 1.0, 8, dwer=40.0, dwer_words=10.0))
+    spoken = dataclasses.replace(result, rows=(*rows, row("c.wav", 1.0, 8, dwer=math.nan, dwer_words=0.0)))
+    dwer = report.summarize(spoken.rows)[0].means["dwer"]
+    assert (dwer.value, dwer.n_files, dwer.weight) == (10.0, 2, 40.0)
+    assert dwer.low == 0
+    assert dwer.high == pytest.approx(40)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(report.table(spoken))
+    assert "(0.0 to 40.0, 40 words)" in console.export_text()
+    scores, _, page = report.write_report(tmp_path, spoken)
+    assert "0.0 to 40.0, 40 words" in page.read_text(encoding="utf-8")
+    assert scores.read_text().splitlines()[0].endswith("mel_distance,dwer,dwer_words")
 
 
 class Page(html.parser.HTMLParser):

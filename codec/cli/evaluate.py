@@ -22,6 +22,9 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="Folder of audio files, glob pattern, or one file.")],
     out: Annotated[Path | None, typer.Option(help="Folder for scores.csv, report.json and report.html.")] = None,
     codebooks: Annotated[str | None, typer.Option(help="How many to decode with, such as 2,4,8.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Such as pesq,stoi,dnsmos,dwer; all: every one whose packages are installed.")
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Files to hear and see in report.html.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, spread evenly.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that score; leave one core to the codec.")] = 1,
@@ -32,6 +35,7 @@ def evaluate(
     """Score a model on audio files: PESQ-WB, STOI, ESTOI, SI-SDR, mel distance, speed, use of the codebooks."""
     counts = parse_codebooks(codebooks)
     files = find_files(data)
+    judges = choose_metrics(metrics)
     from codec import evaluate as evaluation  # numpy and the metrics: not for --help
     from codec.api import choose_codebooks, load
 
@@ -45,18 +49,25 @@ def evaluate(
     except CodesError as error:
         raise typer.BadParameter(str(error)) from None
     if out is not None:
-        _make_folder(out)  # now, not after an hour's work
+        make_folder(out)  # now, not after an hour's work
     about = {"data": data, "command": shlex.join(["codec", *sys.argv[1:]])}
-    with _progress(len(files), quiet=quiet) as progress:
+    with show_progress(len(files), quiet=quiet) as progress:
         result = evaluation.evaluate(
-            loaded, files, codebooks=counts, examples=examples, jobs=jobs, progress=progress, about=about
+            loaded,
+            files,
+            codebooks=counts,
+            metrics=judges,
+            examples=examples,
+            jobs=jobs,
+            progress=progress,
+            about=about,
         )
     from rich.console import Console
 
     from codec import report
 
     # A pipe has no width; rich would take 80 columns and fold the numbers.
-    Console(width=None if sys.stdout.isatty() else 140).print(report.table(result))
+    Console(width=None if sys.stdout.isatty() else 240).print(report.table(result))
     if out is not None:
         for path in report.write_report(out, result):
             typer.echo(str(path), err=True)
@@ -80,6 +91,29 @@ def parse_codebooks(text: str | None) -> tuple[int, ...]:
         raise typer.BadParameter(f"--codebooks {text}: not numbers; write 2,4,8") from None
 
 
+def choose_metrics(text: str | None) -> tuple[str, ...]:
+    """`pesq,dwer` to names; `all` to all whose packages are installed, with a line for each of the others.
+
+    Raises:
+        typer.BadParameter: a name that is unknown.
+        MissingExtraError: a metric asked for by name, and its packages are not installed.
+    """
+    from codec.errors import ConfigError
+    from codec.judges import DEFAULT, check_installed, installed
+
+    if text == "all":
+        names, missing = installed()
+        for error in missing:
+            typer.echo(f"codec: left out: {error}", err=True)
+        return names
+    names = DEFAULT if text is None else tuple(name.strip() for name in text.split(","))
+    try:
+        check_installed(names)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    return names
+
+
 def find_files(data: str) -> dict[str, Path]:
     """Audio files by the name that a report gives them: their place in the folder.
 
@@ -93,7 +127,8 @@ def find_files(data: str) -> dict[str, Path]:
     return files
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make a folder. Raises: CodecError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
@@ -101,8 +136,8 @@ def _make_folder(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _progress(n_files: int, *, quiet: bool) -> Iterator[Callable[[str], None] | None]:
-    """A bar with ETA on a terminal."""
+def show_progress(n_files: int, *, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """A bar with ETA on a terminal; gives what to call after each file."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

@@ -1,0 +1,115 @@
+"""`codec compare`: our models and other codecs on the same recordings, quality against bitrate."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codec.cli.batch import AUDIO_SUFFIXES, find, print_failures
+from codec.cli.evaluate import choose_metrics, find_files, make_folder, parse_codebooks, show_progress
+from codec.cli.options import DeviceOption, EngineChoice, EngineOption, QuietOption
+from codec.errors import CodesError, ConfigError
+
+if TYPE_CHECKING:
+    from codec.compare import Comparison, NoiseOptions
+    from codec.systems import System
+
+WIDE = 240  # columns of a table in a pipe, which has no width; rich would fold the numbers
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Embedded models' names, or model folders.")],
+    data: Annotated[str, typer.Option(help="Folder of audio files, glob pattern, or one file.")],
+    peers: Annotated[str, typer.Option(help="Such as opus,codec2; also opus-tools, opus-package.")] = "",
+    lyra: Annotated[Path | None, typer.Option(help="Folder with Lyra v2's three .tflite files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.csv, .json, .html and curve.svg.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="As for codec eval; all: every one that is installed.")] = None,
+    codebooks: Annotated[str | None, typer.Option(help="How many each model decodes with, such as 2,4,8.")] = None,
+    snr: Annotated[float | None, typer.Option(help="Mix noise in at so many dB; with --noise.")] = None,
+    noise: Annotated[str, typer.Option(help="Folder of noise recordings; with --snr.")] = "",
+    reference: Annotated[str, typer.Option(help="With noise, judge against the noisy or the clean speech.")] = "noisy",
+    manifest: Annotated[Path | None, typer.Option(help="CSV with a column path, for --by.")] = None,
+    by: Annotated[str, typer.Option(help="Column of the manifest: one more table per value.")] = "",
+    examples: Annotated[int, typer.Option(min=0, help="Files to hear and see in comparison.html.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, spread evenly.")] = None,
+    engine: EngineOption = EngineChoice.AUTO,
+    device: DeviceOption = "cpu",
+    quiet: QuietOption = False,
+) -> None:
+    """Race models against each other, Opus, Codec2 and Lyra: true bitrate, quality with intervals, speed, latency."""
+    if (manifest is None) != (not by):
+        raise typer.BadParameter("--manifest and --by go together: --manifest files.csv --by language")
+    files = find_files(data)
+    judges = choose_metrics(metrics)
+    from codec import compare as comparison
+    from codec.evaluate import machine_name, spread
+
+    if limit is not None:
+        names = list(files)
+        files = {names[i]: files[names[i]] for i in spread(len(names), limit)}
+    groups = comparison.read_groups(manifest, by, files) if manifest is not None else None
+    mixed = _noise_options(snr, noise, reference)
+    systems = _open_systems(models, parse_codebooks(codebooks), peers, lyra, engine.value, device)
+    if out is not None:
+        make_folder(out)  # now, not after an hour's work
+    with show_progress(len(files), quiet=quiet) as progress:
+        result = comparison.compare(
+            systems, files, metrics=judges, groups=groups, noise=mixed, examples=examples, progress=progress
+        )
+    _print(result)
+    if out is not None:
+        command = shlex.join(["codec", *sys.argv[1:]])
+        about = {"data": data, "command": command, "machine": machine_name(), "date": dt.date.today().isoformat()}
+        from codec.comparereport import write_comparison
+
+        for path in write_comparison(out, result, about):
+            typer.echo(str(path), err=True)
+    if result.skipped:
+        print_failures(result.skipped, max(2, len(files)))
+        raise typer.Exit(1)
+
+
+def _open_systems(
+    models: list[str], counts: tuple[int, ...], peers: str, lyra: Path | None, engine: str, device: str
+) -> list[System]:
+    from codec.api import load
+    from codec.compare import model_system
+    from codec.lyra import lyra as open_lyra
+    from codec.peers import open_peers
+
+    try:
+        systems = [model_system(load(model, engine=engine, device=device), counts) for model in models]
+        systems += open_peers([name.strip() for name in peers.split(",")] if peers else [])
+    except (CodesError, ConfigError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return systems if lyra is None else [*systems, open_lyra(lyra)]
+
+
+def _noise_options(snr: float | None, noise: str, reference: str) -> NoiseOptions | None:
+    if (snr is None) != (not noise):
+        raise typer.BadParameter("--snr and --noise go together: --snr 10 --noise noises/")
+    if snr is None:
+        return None
+    from codec.compare import NoiseOptions
+
+    found = tuple(path for path, _ in find(noise, AUDIO_SUFFIXES) if path is not None)
+    try:
+        return NoiseOptions(found, snr, reference)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _print(result: Comparison) -> None:
+    from rich.console import Console
+
+    from codec.comparereport import table
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console.print(table(result))
+    for group in sorted({row.group for row in result.rows} - {""}):
+        console.print(table(result, group=group))
