@@ -54,6 +54,7 @@ MIN_SAMPLE_RATE = 8000  # Hz
 MAX_SAMPLE_RATE = 768000  # Hz; the fastest converters there are. A header may claim 2 ** 31, and filters grow with it
 LARGEST = 1e10  # a sample beyond it is damage: float files of integer scale reach 2 ** 31
 BLOCK = 32768  # frames read from a file at once
+EXACT_SEEK = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # formats in which libsndfile finds a sample by its number
 MP3_SLACK = 2 * 1152  # samples: encoder delay and padding, which the tag may count or not
 
 
@@ -173,6 +174,7 @@ class AudioReader:
         sample_rate: int | None = None,
         channels: Channels = "keep",
         chunk: float = 1.0,
+        section: tuple[float, float | None] = (0.0, None),
     ) -> None:
         """Open `source` and read its header.
 
@@ -182,10 +184,13 @@ class AudioReader:
             sample_rate: wanted rate, Hz; None keeps the file's.
             channels: "mix" gives the mean of the channels, "keep" all of them.
             chunk: seconds.
+            section: begin and end in seconds, None is the file's end; what lies before is not read where the format
+                can find a sample by its number.
 
         Raises:
-            AudioError: missing, not audio, truncated, empty, or below 8000 Hz; iterating raises it for what only
-                reading can tell: damage, an early end, no samples, samples that are not numbers.
+            AudioError: missing, not audio, truncated, empty, below 8000 Hz, or too short for the section; iterating
+                raises it for what only reading can tell: damage, an early end, no samples, samples that are not
+                numbers.
         """
         with contextlib.ExitStack() as stack:
             path, self.name = _readable_path(source, stack)
@@ -196,6 +201,8 @@ class AudioReader:
         self.source_rate, self.source_channels = int(self._file.samplerate), int(self._file.channels)
         self.sample_rate = sample_rate or self.source_rate
         self.n_channels = 1 if channels == "mix" else self.source_channels
+        self._first, self._last = _section_frames(section, promised, self.source_rate, self.name)
+        promised = promised and (promised if self._last is None else min(promised, self._last)) - self._first
         self.n_samples_total = promised and resampled_length(promised, self.source_rate, self.sample_rate)
         self.n_samples = 0
         self._chunks = self._rechunk(max(1, round(chunk * self.sample_rate)))
@@ -239,24 +246,39 @@ class AudioReader:
 
     def _blocks(self) -> Iterator[Audio]:
         """Blocks as they stand in the file, (C, t), checked; the size is fixed because MP3 decoding depends on it."""
-        n_read = 0
-        while True:
+        at = self._seek()
+        n_read, least = 0, self._least if self._last is None else min(self._least, self._last)
+        while self._last is None or at < self._last:
             try:
                 block: Audio = self._file.read(BLOCK, dtype="float32", always_2d=True).T
             except (RuntimeError, OSError) as failure:
                 reason = getattr(failure, "error_string", str(failure)).strip(" .")
-                at = f"after {n_read / self.source_rate:.2f} s"
-                raise AudioError(f"{self.name}: damaged or truncated {at} ({reason}); get the whole file") from failure
+                after = f"after {at / self.source_rate:.2f} s"
+                raise AudioError(
+                    f"{self.name}: damaged or truncated {after} ({reason}); get the whole file"
+                ) from failure
             if block.shape[1] == 0:
                 break
-            check_samples(block, self.name, start=n_read)
+            check_samples(block, self.name, start=at)
+            at, begin = at + block.shape[1], at
+            block = block[:, max(0, self._first - begin) : None if self._last is None else self._last - begin]
             n_read += block.shape[1]
-            yield block
+            if block.shape[1]:
+                yield block
+        if at < least:
+            raise AudioError(f"{self.name}: truncated: {at} of {least} samples are there; get the whole file")
         if n_read == 0:
-            raise AudioError(f"{self.name}: no samples; nothing to encode")
-        if n_read < self._least:
-            there = f"{n_read} of {self._least} samples are there"
-            raise AudioError(f"{self.name}: truncated: {there}; get the whole file")
+            what = "no samples" if self._first == 0 else f"no samples from {self._first / self.source_rate:.2f} s on"
+            raise AudioError(f"{self.name}: {what}; nothing to encode")
+
+    def _seek(self) -> int:
+        """Go to the section where that is exact; the sample at which reading begins."""
+        if self._first == 0 or self._file.format not in EXACT_SEEK:
+            return 0
+        try:
+            return int(self._file.seek(self._first))
+        except (RuntimeError, OSError) as failure:
+            raise AudioError(f"{self.name}: damaged before {self._first / self.source_rate:.2f} s") from failure
 
 
 def read(source: str | os.PathLike[str] | BinaryIO) -> tuple[Audio, int]:
@@ -325,6 +347,20 @@ def _check_header(path: str, file: soundfile.SoundFile, name: str) -> None:
     # Less than one sample of all channels can be a wrong rounding of the header's author.
     if missing >= (2 * file.channels if file.format.startswith(("WAV", "RF64")) else 1):
         raise AudioError(f"{name}: truncated: at least {missing} bytes are missing at its end; get the whole file")
+
+
+def _section_frames(
+    section: tuple[float, float | None], promised: int | None, rate: int, name: str
+) -> tuple[int, int | None]:
+    """Begin and end of a section in frames of the file."""
+    start, end = section
+    if start < 0 or (end is not None and end <= start):
+        raise AudioError(f"{name}: no audio from {start:g} s to {end or 0:g} s; the end must come behind the start")
+    first, last = round(start * rate), None if end is None else round(end * rate)
+    # Times are written down rounded, often to 10 ms; more than that beyond the end, and they are of another file.
+    if promised is not None and (first >= promised or (last is not None and last > promised + rate // 20)):
+        raise AudioError(f"{name}: ends at {promised / rate:.2f} s, before the section does; check the times")
+    return first, last
 
 
 def _promised_frames(path: str, file: soundfile.SoundFile) -> tuple[int | None, int]:

@@ -7,6 +7,7 @@
     ├── CodesFileError     a .codes file that is damaged, truncated or foreign (also ValueError)
     ├── StateError         a saved stream that is damaged or of another stream (also ValueError)
     ├── ModelError         a model that is unknown, incomplete or does not fit (also ValueError)
+    ├── CorpusError        a source, plan or token folder that cannot be used (also ValueError)
     ├── TrainError         a training run that cannot go on (also RuntimeError)
     └── MissingExtraError  a package of an extra is not installed (also ImportError)
 
@@ -45,6 +46,10 @@ class StateError(CodecError, ValueError):
 
 class ModelError(CodecError, ValueError):
     """A model is unknown, incomplete, damaged, or not the one that a file names."""
+
+
+class CorpusError(CodecError, ValueError):
+    """A corpus, its plan or a folder of tokens is missing, contradictory, damaged, or of another run."""
 
 
 class TrainError(CodecError, RuntimeError):

@@ -1,4 +1,4 @@
-"""`codec verify`: prove on this machine that a model or a file gives what was promised."""
+"""`codec verify`: prove on this machine that a model, a file or a folder of tokens gives what was promised."""
 
 from __future__ import annotations
 
@@ -19,18 +19,26 @@ STYLES = {"pass": "green", "miss": "bold red", "none": "yellow", "info": "dim"}
 
 def verify(
     subject: Annotated[
-        str, typer.Argument(metavar="MODEL|FILE.codes", help="An embedded model's name, a model folder, or a file.")
+        str,
+        typer.Argument(metavar="MODEL|FILE.codes|DIR", help="A model's name or folder, a file, or a folder of tokens."),
     ] = DEFAULT,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Where the file's model lies.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the model of the file or tokens lies.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
     """Check files, golden vectors, equal codes for any chunks, batch or restart, and that modes and engines agree."""
     is_file = Path(subject).is_file() or subject.endswith(".codes")
-    if model is not None and not is_file:
-        raise typer.BadParameter(f"--model goes with a .codes file, and {subject} is none")
-    from codec.verify import verify_codes_file, verify_model  # numpy and the engines: not for --help
+    is_tokens = (Path(subject) / "index.json").is_file()
+    if model is not None and not is_file and not is_tokens:
+        raise typer.BadParameter(f"--model goes with a .codes file or a folder of tokens, and {subject} is none")
+    from codec.corpus.check import verify_tokens  # numpy and the engines: not for --help
+    from codec.verify import verify_codes_file, verify_model
 
-    report = verify_codes_file(Path(subject), model=model) if is_file else verify_model(subject)
+    if is_tokens:
+        report = verify_tokens(Path(subject), model=model)
+    else:
+        report = verify_codes_file(Path(subject), model=model) if is_file else verify_model(subject)
     if as_json:
         rows = [vars(check) for check in report.checks]
         typer.echo(json.dumps({"subject": report.subject, "passed": report.passed, "checks": rows}))
