@@ -1,0 +1,189 @@
+"""Layouts of one row of tokens: section after section, and the interleaving of codebooks of several rates.
+
+>>> ids = TokenIds((8, 8, 8))
+>>> codes = np.arange(6).reshape(3, 2)
+>>> Sections(ids, (3,)).arrange(codes).tolist(), Sections(ids, (1, 2)).arrange(codes).tolist()
+([0, 10, 20, 1, 11, 21], [0, 1, 10, 20, 11, 21])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+
+from codec.errors import CodesError
+from codec.tokens.base import Array, Facts, Layout
+from codec.tokens.ids import TokenIds
+
+
+@dataclass(frozen=True)
+class Sections(Layout):
+    """Codebooks in sections, one after the other; within a section frame after frame, (N,).
+
+    One section is frame-major, as many as codebooks codebook-major; two are coarse then fine, three semantic, coarse,
+    fine.
+
+    Source: AudioLM (Borsos et al. 2022), section III.C, for the order of the three stages.
+
+    Raises:
+        CodesError: sections that do not add up to the codebooks, or several with shared ids, which do not say where
+            one ends.
+    """
+
+    ids: TokenIds
+    sections: tuple[int, ...]  # codebooks of each
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if min(self.sections, default=0) < 1 or sum(self.sections) != self.ids.n_codebooks:
+            raise CodesError(f"sections {self.sections}: must add up to {self.ids.n_codebooks} codebooks")
+        if len(self.sections) > 1 and self.ids.shared:
+            raise CodesError("sections: shared ids do not say where a section ends; use TokenIds(..., shared=False)")
+
+    @property
+    def step(self) -> tuple[int, ...]:
+        """One token."""
+        return (1,)
+
+    @property
+    def axis(self) -> int:
+        """The row."""
+        return -1
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """Every codebook in every frame."""
+        return (1,) * self.ids.n_codebooks
+
+    def _lay(self, shifted: Array) -> Array:
+        *batch, n_codebooks, n_frames = shifted.shape
+        tokens = np.empty((*batch, n_codebooks * n_frames), np.int64)
+        for first, n in self._starts():
+            piece = tokens[..., first * n_frames : (first + n) * n_frames]
+            piece.reshape(*batch, n_frames, n)[...] = shifted[..., first : first + n, :].swapaxes(-1, -2)
+        return tokens
+
+    def _count(self, tokens: Array, is_code: Facts) -> list[int]:
+        """Where each section ends: at the first id of a later one."""
+        ends = [0]
+        for first, _ in self._starts()[1:]:
+            later = tokens[ends[-1] :] >= self.ids.offsets[first]
+            end = int(later.argmax()) if len(later) else 0
+            ends.append(ends[-1] + (end if len(later) and later[end] else len(later)))
+        return [*ends[1:], len(tokens)]
+
+    def _pick(self, tokens: Array, counts: list[int]) -> list[Array]:
+        pieces = [tokens[start:end] for start, end in zip([0, *counts], counts, strict=False)]
+        return [piece[q::n] for piece, n in zip(pieces, self.sections, strict=True) for q in range(n)]
+
+    def _starts(self) -> list[tuple[int, int]]:
+        """First codebook and number of codebooks of each section."""
+        return list(zip(accumulate(self.sections[:-1], initial=0), self.sections, strict=True))
+
+
+@dataclass(frozen=True)
+class MultiRate(Layout):
+    """Codebooks of several rates in order of time, (N,): of each frame the codes that begin there.
+
+    Codes are (Q, F) at the finest rate, those of a slow codebook repeated for `divisors[q]` frames, as a codec with
+    such codebooks gives them. Divisors (4, 2, 1) are the seven tokens a frame of SNAC: 0, 1, 2, 2, 1, 2, 2.
+
+    Source: SNAC (Siuzdak et al. 2024), section 2.1, for the rates.
+
+    Raises:
+        CodesError: not one divisor per codebook, none of them 1 (the number of frames would be lost), or too large.
+    """
+
+    ids: TokenIds
+    divisors: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check."""
+        object.__setattr__(self, "divisors", tuple(self.divisors))
+        if len(self.divisors) != self.ids.n_codebooks or min(self.divisors) != 1:
+            raise CodesError(f"divisors {self.divisors}: expected {self.ids.n_codebooks} numbers, the least of them 1")
+        if math.lcm(*self.divisors) > 4096:
+            raise CodesError(f"divisors {self.divisors}: they meet only every {math.lcm(*self.divisors)} frames")
+
+    @property
+    def step(self) -> tuple[int, ...]:
+        """One token."""
+        return (1,)
+
+    @property
+    def axis(self) -> int:
+        """The row."""
+        return -1
+
+    @cached_property
+    def _order(self) -> list[tuple[int, int]]:
+        """(codebook, frame) of each token of a period."""
+        frames = range(math.lcm(*self.divisors))
+        return [(q, f) for f in frames for q, divisor in enumerate(self.divisors) if f % divisor == 0]
+
+    def _lay(self, shifted: Array) -> Array:
+        self._check_repeats(shifted)
+        period, n_frames = math.lcm(*self.divisors), shifted.shape[-1]
+        n_tokens = sum(-(-n_frames // divisor) for divisor in self.divisors)
+        tokens = np.empty((*shifted.shape[:-2], n_tokens), np.int64)
+        for i, (q, frame) in enumerate(self._order):
+            row = shifted[..., q, frame::period]
+            if row.shape[-1]:
+                tokens[..., i :: len(self._order)] = row
+        return tokens
+
+    def _check_repeats(self, shifted: Array) -> None:
+        for q, divisor in enumerate(self.divisors):
+            for shift in range(1, divisor):
+                later = shifted[..., q, shift::divisor]
+                differs = later != shifted[..., q, ::divisor][..., : later.shape[-1]]
+                if differs.any():
+                    *item, at = (int(i) for i in np.argwhere(differs)[0])
+                    where = ", ".join(map(str, (*item, q, at * divisor + shift)))
+                    raise CodesError(f"codes[{where}]: codebook {q} has one code for {divisor} frames; these differ")
+
+    def _count(self, tokens: Array, is_code: Facts) -> list[int]:
+        return [len(tokens)]
+
+    def _pick(self, tokens: Array, counts: list[int]) -> list[Array]:
+        order = self._order
+        rows = []
+        for q in range(self.ids.n_codebooks):
+            places = [i for i, (book, _) in enumerate(order) if book == q]
+            pieces = [tokens[i :: len(order)] for i in places]
+            row = np.empty(sum(map(len, pieces)), np.int64)
+            for j, piece in enumerate(pieces):
+                row[j :: len(pieces)] = piece
+            rows.append(row)
+        return rows
+
+
+def join_levels(levels: Sequence[Array], divisors: Sequence[int]) -> Array:
+    """Codes of several rates, one array (..., n_q) per codebook as SNAC gives them, as codes (..., Q, F).
+
+    >>> join_levels([np.array([5]), np.array([1, 2])], (2, 1)).tolist()
+    [[5, 5], [1, 2]]
+
+    Raises:
+        CodesError: lengths that do not fit the divisors.
+    """
+    spread = [np.repeat(level, divisor, axis=-1) for level, divisor in zip(levels, divisors, strict=True)]
+    n_frames = min(row.shape[-1] for row in spread)
+    for q, (row, divisor) in enumerate(zip(spread, divisors, strict=True)):
+        if row.shape[-1] - n_frames >= divisor:
+            raise CodesError(f"levels: codebook {q} covers {row.shape[-1]} frames, another one {n_frames}")
+    return np.stack([row[..., :n_frames] for row in spread], -2).astype(np.int64, copy=False)
+
+
+def split_levels(codes: Array, divisors: Sequence[int]) -> list[Array]:
+    """The inverse of `join_levels`: one array per codebook.
+
+    >>> [level.tolist() for level in split_levels(np.array([[5, 5], [1, 2]]), (2, 1))]
+    [[5], [1, 2]]
+    """
+    return [codes[..., q, ::divisor] for q, divisor in enumerate(divisors)]
