@@ -1,4 +1,4 @@
-"""Read and write `.codes` files, container version 1.
+"""Read and write `.codes` files, container versions 1 and 2.
 
 The specification is docs/codes-format.md; in short:
 
@@ -7,9 +7,10 @@ The specification is docs/codes-format.md; in short:
     block *   varint frames, codes bit-packed codebook after codebook, CRC-32; every block but the last is equally long
     trailer   00, varint frames, varint samples, size, CRC-32
 
-All numbers are little-endian, a varint is LEB128, a CRC-32 comes last in its part and covers all of the part before it,
-its length included; those of blocks and trailer also cover the header's CRC and the block's number. A file is written
-front to back; a reader of a seekable file takes the trailer first and computes where each block lies.
+Version 2 packs the codes of a block by a learned prior (`codec.codesentropy`); the rest is the same. All numbers are
+little-endian, a varint is LEB128, a CRC-32 comes last in its part and covers all of the part before it, its length
+included; those of blocks and trailer also cover the header's CRC and the block's number. A file is written front to
+back; a reader of a seekable file takes the trailer first and computes, or in version 2 looks up, where each block lies.
 
 >>> import io
 >>> header = Header(model="m", weights_hash="00" * 16, mode="block", sample_rate=8, hop_length=2, codebook_sizes=(5, 2))
@@ -22,7 +23,9 @@ front to back; a reader of a seekable file takes the trailer first and computes 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -30,10 +33,12 @@ import numpy as np
 import numpy.typing as npt
 
 from codec import codespacking as packing
+from codec.codesentropy import block_v2, header_bytes_v2
 from codec.codespacking import Codes, Header
 from codec.codesreader import READERS, Reader
 from codec.errors import CodesError, CodesFileError
 from codec.files import atomic_path
+from codec.prior import Prior
 
 __all__ = ["READERS", "CodesFile", "Header", "Reader", "Writer", "append", "read", "write"]
 
@@ -60,32 +65,36 @@ class CodesFile:
         _check_n_samples(self.header, self.codes.shape[-1], self.n_samples)
 
 
-def write(target: Source, codes_file: CodesFile) -> None:
+def write(target: Source, codes_file: CodesFile, *, prior: Prior | None = None) -> None:
     """Write a whole file to a path (replaced at once, at the end) or to a binary file object, which may be a pipe.
+
+    `prior` is the one that the header names, where it names one (`codec.codesentropy.with_prior`).
 
     Raises: CodesError for a divisor's repeats that differ; CodesFileError for a path that cannot be written; OSError.
     """
     if isinstance(target, str | os.PathLike):
         with atomic_path(target, overwrite=True, error=CodesFileError) as path, path.open("wb") as file:
-            write(file, codes_file)
+            write(file, codes_file, prior=prior)
         return
-    writer = Writer(target, codes_file.header)
+    writer = Writer(target, codes_file.header, prior=prior)
     writer.append(codes_file.codes)
     writer.close(codes_file.n_samples)
 
 
-def read(source: Source, *, partial: bool = False) -> CodesFile:
+def read(source: Source, *, partial: bool = False, priors: Sequence[Path] = ()) -> CodesFile:
     """Read a whole file from a path or a binary file object, which may be a pipe.
 
     With `partial`, a truncated or damaged file gives the good blocks before the first damage; `warnings` then names the
     damage and how many good blocks after it were not used, and `n_samples` is at most the frames kept times hop_length.
+    `priors` are model folders or prior files, where an entropy-coded file's prior is looked for first.
 
-    Raises: CodesFileError for a damaged file, or with `partial` for a damaged header; OSError when it cannot be opened.
+    Raises: CodesFileError for a damaged file, or with `partial` for a damaged header; ModelError where the prior of an
+        entropy-coded file is not installed; OSError when it cannot be opened.
     """
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
-            return _read_all(Reader(file, name=os.fspath(source), partial=partial))
-    return _read_all(Reader(source, partial=partial))
+            return _read_all(Reader(file, name=os.fspath(source), partial=partial, priors=priors))
+    return _read_all(Reader(source, partial=partial, priors=priors))
 
 
 def _read_all(reader: Reader) -> CodesFile:
@@ -124,13 +133,19 @@ class Writer:
         target: where the bytes go.
         header: what they say.
         resume: where an existing file goes on, see `append`; the file object is then closed with the writer.
+        prior: the one that the header names, where it names one: the file is then entropy-coded, version 2.
 
-    Raises: CodesError for a header too large; OSError of the target.
+    Raises: CodesError for a header too large, or a prior that is not the header's; OSError of the target.
     """
 
-    def __init__(self, target: BinaryIO, header: Header, *, resume: Resume | None = None) -> None:
+    def __init__(
+        self, target: BinaryIO, header: Header, *, resume: Resume | None = None, prior: Prior | None = None
+    ) -> None:
+        if header.prior_id != (prior.prior_id if prior else ""):
+            raise CodesError(f"header: prior {header.prior_id or 'none'}, the writer has another; use with_prior")
         self.header = header
-        head = packing.header_bytes(header)
+        self._prior = prior
+        head = header_bytes_v2(header) if prior else packing.header_bytes(header)
         self._crc = head[-packing.CRC_BYTES :]
         self._target = target
         self._pending = _empty(header) if resume is None else resume.pending
@@ -209,8 +224,11 @@ class Writer:
         blocks = codes.reshape(channels, n_codebooks, total // n_frames, n_frames).transpose(2, 0, 1, 3)
         length = packing.varint(n_frames)
         out = bytearray()
-        for number, payload in enumerate(packing.pack(self.header, blocks), self._n_blocks):
-            part = length + payload.tobytes()
+        if self._prior is None:
+            parts = [length + payload.tobytes() for payload in packing.pack(self.header, blocks)]
+        else:
+            parts = [block_v2(self._prior, self.header, block) for block in blocks]
+        for number, part in enumerate(parts, self._n_blocks):
             out += part + packing.crc_of(part, packing.part_seed(self._crc, number))
         self._put(out)
         self._n_blocks += len(blocks)
@@ -227,7 +245,7 @@ class Writer:
             view = view[len(view) if taken is None else taken :]
 
 
-def append(path: str | os.PathLike[str]) -> Writer:
+def append(path: str | os.PathLike[str], *, priors: Sequence[Path] = ()) -> Writer:
     """Open a whole file to continue it: the result's `append` and `close` go on after its last frame.
 
     The header, the last block and the trailer are checked. The file stays as it was until a block is full or the writer
@@ -238,12 +256,13 @@ def append(path: str | os.PathLike[str]) -> Writer:
     """
     file = open(path, "r+b")  # noqa: SIM115 - the writer closes it
     try:
-        reader = Reader(file, name=os.fspath(path))
+        reader = Reader(file, name=os.fspath(path), priors=priors)
         per_block, n_frames = reader.header.frames_per_block, reader.require_n_frames()
         last = reader.read_frames(max(0, n_frames - 1) // per_block * per_block, n_frames)
         n_blocks, n_pending = divmod(n_frames, per_block)
         pending = _checked(reader.header, last[..., last.shape[-1] - n_pending :])
-        return Writer(file, reader.header, resume=Resume(n_blocks, pending, reader.block_offset(n_blocks)))
+        resume = Resume(n_blocks, pending, reader.block_offset(n_blocks))
+        return Writer(file, reader.header, resume=resume, prior=reader.prior())
     except BaseException:
         file.close()
         raise

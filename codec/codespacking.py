@@ -64,6 +64,7 @@ class Header:
     channels: int = 1
     frames_per_block: int = 0  # frames; a multiple of every divisor, at most two seconds; default about one second
     sections: Mapping[str, bytes] = field(default_factory=dict, hash=False)  # name -> bytes, e.g. a speaker vector
+    prior_id: str = ""  # version 2: 8 hexadecimal digits of the prior that the codes are packed with; "" is version 1
 
     def __post_init__(self) -> None:
         try:

@@ -11,68 +11,18 @@ codec.errors.CodesFileError: talk.codes: byte 0: not a .codes file; give a file 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from codec import codespacking as packing
+from codec.codesbytes import Bytes
+from codec.codesentropy import BodyV2, parse_header_v2
 from codec.codespacking import CRC_BYTES, Codes, Header
 from codec.errors import CodesError, CodesFileError
-
-
-class Bytes:
-    """A binary file object, read from where it stands: offsets count from there, and a pipe can go back to a mark."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.name = name
-        self.offset = 0
-        self.size: int | None = None  # None for a pipe
-        self._file = file
-        self._recent = bytearray()  # of a pipe: the bytes since the mark
-        self._ahead = b""  # of a pipe: bytes given back
-        if file.seekable():
-            self._origin = file.tell()
-            self.size = file.seek(0, os.SEEK_END) - self._origin
-            file.seek(self._origin)
-
-    def error(self, offset: int, text: str) -> CodesFileError:
-        """An error that names the file and a place in it."""
-        return CodesFileError(f"{self.name}: byte {offset}: {text}")
-
-    def read(self, size_bytes: int) -> bytes:
-        """The next bytes: fewer only at the end."""
-        if self.size is not None:
-            # Never ask for more than there is: a buffered file allocates what it is asked for.
-            size_bytes = max(0, min(size_bytes, self.size - self.offset))
-        data, self._ahead = self._ahead[:size_bytes], self._ahead[size_bytes:]
-        while len(data) < size_bytes:
-            more = self._file.read(size_bytes - len(data))
-            if more is not None and not isinstance(more, bytes):
-                raise CodesFileError(f"{self.name}: gives {type(more).__name__}, not bytes; open it in binary mode")
-            if not more:
-                break
-            data += more
-        self.offset += len(data)
-        if self.size is None:
-            self._recent += data
-        return data
-
-    def go_to(self, offset: int) -> None:
-        """Read on from `offset`. A pipe can only go back, and not past its mark."""
-        if self.size is not None:
-            self._file.seek(self._origin + offset)
-        elif offset != self.offset:
-            back = self.offset - offset
-            assert 0 < back <= len(self._recent), "a pipe is only rewound to its mark"
-            self._ahead = bytes(self._recent[-back:]) + self._ahead
-            del self._recent[-back:]
-        self.offset = offset
-
-    def mark(self) -> None:
-        """Let a pipe forget what is before this place."""
-        self._recent.clear()
+from codec.prior import Prior
 
 
 class _BodyV1:
@@ -223,9 +173,9 @@ class _BodyV1:
         return is_short and self._is_intact(data[: packing.block_bytes(self.header, n_frames)], number)
 
 
-def _read_v1(source: Bytes) -> _BodyV1:
-    """The header of version 1, from behind the version byte, and with it the access to the rest."""
-    head = packing.MAGIC + bytes([1])
+def _read_fields(source: Bytes, version: int) -> tuple[bytes, int, bytes]:
+    """The fields of a header, from behind the version byte, where they begin, and their CRC-32, which is right."""
+    head = packing.MAGIC + bytes([version])
     for _ in range(packing.MAX_VARINT_BYTES):
         byte = source.read(1)
         head += byte
@@ -246,14 +196,29 @@ def _read_v1(source: Bytes) -> _BodyV1:
     fields, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if packing.crc_of(head + fields) != crc:
         raise source.error(5, "header: CRC-32 does not match; copy the file again or encode again")
+    return fields, len(head), crc
+
+
+def _read_v1(source: Bytes) -> _BodyV1:
+    """The header of version 1, from behind the version byte, and with it the access to the rest."""
+    fields, base, crc = _read_fields(source, 1)
     try:
-        return _BodyV1(source, packing.parse_header(fields, len(head)), crc)
+        return _BodyV1(source, packing.parse_header(fields, base), crc)
+    except CodesFileError as error:
+        raise CodesFileError(f"{source.name}: {error}; encode again") from None
+
+
+def _read_v2(source: Bytes) -> BodyV2:
+    """The header of version 2, entropy-coded, and with it the access to the rest."""
+    fields, base, crc = _read_fields(source, 2)
+    try:
+        return BodyV2(source, parse_header_v2(fields, base), crc)
     except CodesFileError as error:
         raise CodesFileError(f"{source.name}: {error}; encode again") from None
 
 
 # Container version -> what reads it. A version once shipped is never edited: a new one gets a new line.
-READERS: dict[int, Callable[[Bytes], _BodyV1]] = {1: _read_v1}
+READERS: dict[int, Callable[[Bytes], _BodyV1 | BodyV2]] = {1: _read_v1, 2: _read_v2}
 
 
 class Reader:
@@ -263,11 +228,15 @@ class Reader:
         source: a binary file object; from where it stands to its end. It is not closed.
         name: what messages call it; default its own name.
         partial: stop at the first damage with a line in `warnings` instead of an error.
+        priors: model folders or prior files, where the prior of an entropy-coded file is looked for before the
+            embedded models; it is wanted at the first block.
 
     Raises: CodesFileError for a damaged header, an unknown version, or something else than a .codes file.
     """
 
-    def __init__(self, source: BinaryIO, *, name: str | None = None, partial: bool = False) -> None:
+    def __init__(
+        self, source: BinaryIO, *, name: str | None = None, partial: bool = False, priors: Sequence[Path] = ()
+    ) -> None:
         own_name = getattr(source, "name", None)
         self.name = name or (own_name if isinstance(own_name, str) else "<stream>")
         self.partial = partial
@@ -284,6 +253,8 @@ class Reader:
             text = f"container version {version[0]}, {known}; upgrade codec or encode again"
             raise self._source.error(len(packing.MAGIC), text)
         self._body = READERS[version[0]](self._source)
+        if isinstance(self._body, BodyV2):
+            self._body.priors = tuple(priors)
 
     @property
     def header(self) -> Header:
@@ -308,6 +279,10 @@ class Reader:
     def block_offset(self, number: int) -> int:
         """Where block `number` begins in the source, bytes; behind the last full block: where those end."""
         return self._body.offset_of(number)
+
+    def prior(self) -> Prior | None:
+        """The prior of an entropy-coded file; None for another. Raises: ModelError where it is not installed."""
+        return self._body.prior() if isinstance(self._body, BodyV2) else None
 
     def require_n_frames(self) -> int:
         """`n_frames` of a seekable source, as an error where it is not known.

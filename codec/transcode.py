@@ -16,10 +16,12 @@ from codec.api import Model, check_same_model, choose_codebooks, info_of_header,
 from codec.audio import AudioReader
 from codec.audiowriter import AudioWriter
 from codec.codes import make_header
+from codec.codesentropy import with_prior
 from codec.engine import Codes
 from codec.errors import AudioError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
-from codec.hub import list_models
+from codec.hub import EMBEDDED, find_by_weights, list_models
+from codec.prior import Prior
 from codec.stream import StreamDecoder, frames_of_mode
 
 Progress = Callable[[float], None]  # gets seconds of audio done so far
@@ -53,6 +55,7 @@ class EncodeOptions:
     mode: str = "block"
     channels: str = "mix"  # mix or keep
     overwrite: bool = False
+    prior: Prior | None = None  # of the model: pack the codes with it
 
 
 def encode_file(
@@ -73,7 +76,7 @@ def encode_file(
 
     Raises:
         AudioError: a source that cannot be read.
-        CodesError: codebooks that the model does not have.
+        CodesError: codebooks that the model does not have, or a prior of another model.
         CodesFileError: a target that exists or cannot be written.
     """
     info = model.info
@@ -86,9 +89,10 @@ def encode_file(
         _open_target(target, options.overwrite) as (file, path),
     ):
         header = make_header(info, options.mode, count, channels=reader.n_channels)
-        encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels)
+        header = header if options.prior is None else with_prior(header, options.prior)
+        encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels, whole=True)
         begin = time.perf_counter()  # behind the loading of the model, which a batch does once
-        with codesfile.Writer(file, header) as writer:
+        with codesfile.Writer(file, header, prior=options.prior) as writer:
             for chunk in reader:
                 writer.append(_as_file(encoder.feed(chunk)))
                 if progress is not None:
@@ -109,6 +113,7 @@ class DecodeOptions:
     start: float = 0.0  # seconds
     end: float | None = None  # seconds; the end when None
     overwrite: bool = False
+    priors: tuple[Path, ...] = ()  # model folders where an entropy-coded file's prior is looked for first
 
 
 def decode_file(
@@ -134,7 +139,8 @@ def decode_file(
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_open_codes(source)) if isinstance(source, Path) else source
-        reader = codesfile.Reader(file, name=str(source) if isinstance(source, Path) else None, partial=True)
+        name = str(source) if isinstance(source, Path) else None
+        reader = codesfile.Reader(file, name=name, partial=True, priors=options.priors)
         header = reader.header
         try:
             model = open_model(header)
@@ -142,7 +148,7 @@ def decode_file(
         except ModelError as error:
             raise ModelError(f"{reader.name}: {error}") from None
         channels = header.channels if header.channels > 1 else None
-        decoder = model.stream_decoder(mode=header.mode, sample_rate=options.sample_rate, channels=channels)
+        decoder = model.stream_decoder(mode=header.mode, sample_rate=options.sample_rate, channels=channels, whole=True)
         begin = time.perf_counter()
         blocks, trim = _choose_blocks(reader, model, options)
         rate = options.sample_rate or header.sample_rate
@@ -158,11 +164,14 @@ def decode_file(
     return Transcoded(writer.n_samples / rate, elapsed, header.bitrate, size, reader.warnings)
 
 
-def open_named_model(name: str, *, model: str | None = None, engine: str = "auto", device: str = "cpu") -> Model:
+def open_named_model(
+    name: str, weights_hash: str, *, model: str | None = None, engine: str = "auto", device: str = "cpu"
+) -> Model:
     """The model that a file's header names.
 
     Args:
         name: from the header: a name, never a path, since files come from strangers.
+        weights_hash: from the header; a downloaded model is found by it.
         model: another name or folder to load it from.
         engine: auto, onnx or torch.
         device: cpu, cuda or mps.
@@ -170,12 +179,17 @@ def open_named_model(name: str, *, model: str | None = None, engine: str = "auto
     Raises:
         ModelError: unknown.
     """
-    if model is None and name not in list_models():
-        known = ", ".join(list_models()) or "none"
-        raise ModelError(
-            f"made by the model {name!r}, which is not among the known ones ({known}); give its folder with --model"
-        )
-    return load(model or name, engine=engine, device=device)
+    if model is None:
+        # Other weights under a name of the package are refused at decoding, where the message can compare both.
+        found = find_by_weights(name, weights_hash) or (EMBEDDED / name if name in list_models() else None)
+        if found is None:
+            known = ", ".join(list_models()) or "none"
+            raise ModelError(
+                f"made by the model {name!r}, weights {weights_hash[:12]}, which is not among the known ones "
+                f"({known}) and the downloaded ones; give its folder with --model"
+            )
+        return load(found, engine=engine, device=device)
+    return load(model, engine=engine, device=device)
 
 
 def _choose_blocks(
@@ -195,9 +209,13 @@ def _choose_blocks(
     last = n_samples if stop >= length else round(stop * header.sample_rate)
     # Begin early enough that the decoder has seen all it depends on, at a step's edge so that the samples are the same.
     step = frames_of_mode(header.mode)
-    needed = 0 if info.context is None else max(0, (first + info.delay) // info.hop_length - info.context)
+    wanted = (first + info.delay) // info.hop_length
+    wanted = wanted if info.decoder_lookahead == 0 else wanted // step * step  # the window, not the frame, is the same
+    needed = 0 if info.context is None else max(0, wanted - info.context)
     begin = needed // step * step
-    end = min(n_frames, -(-(last + info.delay) // info.hop_length))
+    ahead = n_frames if info.decoder_lookahead is None else info.decoder_lookahead
+    end = -(-(last + info.delay) // info.hop_length)
+    end = min(n_frames, (end if ahead == 0 else -(-end // step) * step) + ahead)
     origin = begin * info.hop_length
     size = header.frames_per_block
     parts = (reader.read_frames(a, min(end, a + size)) for a in range(begin, end, size))

@@ -25,14 +25,18 @@ def decode(
 ) -> None:
     """Decode .codes files to audio; of a damaged file the good part, with exit code 3."""
     jobs = plan([source], target, suffixes=(".codes",), new_suffix=".wav")
+    from codec.hub import find_model
     from codec.transcode import DecodeOptions, decode_file, open_named_model  # not for --help
 
-    options = DecodeOptions(sample_rate, start, end, overwrite)
-    opened = functools.cache(lambda name: open_named_model(name, model=model, engine=engine.value, device=device))
+    priors = () if model is None else (find_model(model),)
+    options = DecodeOptions(sample_rate, start, end, overwrite, priors)
+    opened = functools.cache(
+        lambda name, weights: open_named_model(name, weights, model=model, engine=engine.value, device=device)
+    )
 
     def work(job: Job, progress: Progress) -> Outcome:
         done = decode_file(
-            lambda header: opened(header.model),
+            lambda header: opened(header.model, header.weights_hash),
             job.open_source(),
             job.open_target(),
             options,

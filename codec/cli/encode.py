@@ -34,6 +34,9 @@ def encode(
     mode: Annotated[
         ModeChoice, typer.Option(help="block: throughput. frame: as a live stream would.")
     ] = ModeChoice.BLOCK,
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="Pack the codes with the model's prior: smaller files, the same codes.")
+    ] = False,
     engine: EngineOption = EngineChoice.AUTO,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
@@ -43,6 +46,8 @@ def encode(
     bits_per_second = parse_bitrate(bitrate)
     jobs = plan([source], target, suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
     from codec.api import choose_codebooks, load  # numpy and the audio libraries: not for --help
+    from codec.hub import find_model
+    from codec.prior import read_prior
     from codec.transcode import EncodeOptions, encode_file
 
     loaded = load(model, engine=engine.value, device=device)
@@ -50,7 +55,8 @@ def encode(
         count = choose_codebooks(loaded.info, codebooks=codebooks, bitrate=bits_per_second)
     except CodesError as error:
         raise typer.BadParameter(str(error)) from None
-    options = EncodeOptions(codebooks=count, mode=mode.value, channels=channels.value, overwrite=overwrite)
+    prior = read_prior(find_model(model)) if entropy else None
+    options = EncodeOptions(codebooks=count, mode=mode.value, channels=channels.value, overwrite=overwrite, prior=prior)
 
     def work(job: Job, progress: Progress) -> Outcome:
         done = encode_file(loaded, job.open_source(), job.open_target(), options, progress)

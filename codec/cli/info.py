@@ -13,13 +13,14 @@ from codec.errors import CodesFileError
 
 def info(
     files: Annotated[list[Path], typer.Argument(help=".codes files.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Where the prior of packed codes lies.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print what .codes files say of themselves, after checking every block."""
     code = 0
     for path in files:
         try:
-            facts = describe(path)
+            facts = describe(path, model)
         except CodesFileError as error:
             typer.echo(f"codec: {error}", err=True)
             code = 1
@@ -35,14 +36,16 @@ def info(
     raise typer.Exit(code)
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """The facts of one file. Raises: CodesFileError."""
+def describe(path: Path, model: str | None = None) -> dict[str, Any]:
+    """The facts of one file. Raises: CodesFileError; ModelError where the prior that packs it is not here."""
     from codec import codesfile  # numpy: not for --help
     from codec.files import describe_os_error
+    from codec.hub import find_model
 
+    priors = () if model is None else (find_model(model),)
     try:
         with path.open("rb") as file:
-            reader = codesfile.Reader(file, name=str(path), partial=True)
+            reader = codesfile.Reader(file, name=str(path), partial=True, priors=priors)
             n_frames = sum(block.shape[-1] for block in reader.blocks())
             header = reader.header
     except OSError as error:
@@ -65,6 +68,7 @@ def describe(path: Path) -> dict[str, Any]:
         "samples": n_samples,
         "duration": duration,
         "size_bytes": size,
+        "prior": header.prior_id or None,
         "sections": sorted(header.sections),
         "damage": list(reader.warnings),
     }
