@@ -116,18 +116,28 @@ class Model:
         mode: str = "frame",
         sample_rate: int | None = None,
         channels: int | None = None,
+        whole: bool = False,
     ) -> StreamEncoder:
-        """A new `StreamEncoder`; `sample_rate` of the chunks, `channels` None for (samples,)."""
+        """A new `StreamEncoder`; `sample_rate` of the chunks, `channels` None for (samples,).
+
+        A model whose frames depend on the whole signal is refused, unless `whole`: all codes come at `flush`.
+        """
         count = choose_codebooks(self.info, codebooks=codebooks, bitrate=bitrate)
         return StreamEncoder(
-            self.engine, self.info, n_codebooks=count, mode=mode, sample_rate=sample_rate, channels=channels
+            self.engine,
+            self.info,
+            n_codebooks=count,
+            mode=mode,
+            sample_rate=sample_rate,
+            channels=channels,
+            whole=whole,
         )
 
     def stream_decoder(
-        self, *, mode: str = "frame", sample_rate: int | None = None, channels: int | None = None
+        self, *, mode: str = "frame", sample_rate: int | None = None, channels: int | None = None, whole: bool = False
     ) -> StreamDecoder:
-        """A new `StreamDecoder`; `sample_rate` of the audio it gives."""
-        return StreamDecoder(self.engine, self.info, mode=mode, sample_rate=sample_rate, channels=channels)
+        """A new `StreamDecoder`; `sample_rate` of the audio it gives, `whole` as for the encoder."""
+        return StreamDecoder(self.engine, self.info, mode=mode, sample_rate=sample_rate, channels=channels, whole=whole)
 
     def stream_encoders(
         self,
@@ -173,7 +183,7 @@ class Model:
     def _encode_item(self, audio: Audio, rate: int, count: int, *, mode: str, channels: str) -> Codes:
         kind: Literal["mix", "keep"] = "mix" if channels == "mix" else "keep"
         rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=kind)
-        encoder = self.stream_encoder(codebooks=count, mode=mode, channels=len(rows))
+        encoder = self.stream_encoder(codebooks=count, mode=mode, channels=len(rows), whole=True)
         data = np.concatenate((encoder.feed(rows), encoder.flush()), -1)
         return Codes(data[0] if audio.ndim == 1 or kind == "mix" else data, rows.shape[-1], self.info, mode)
 
@@ -181,7 +191,7 @@ class Model:
         check_same_model(codes.model, self.info)
         data = as_codes(codes.data, "codes")
         channels = len(data) if data.ndim == 3 else None
-        decoder = self.stream_decoder(mode=codes.mode, sample_rate=sample_rate, channels=channels)
+        decoder = self.stream_decoder(mode=codes.mode, sample_rate=sample_rate, channels=channels, whole=True)
         decoder.trim(end=codes.n_samples)
         audio: Audio = np.concatenate((decoder.feed(data), decoder.flush()), -1)
         return audio
@@ -191,12 +201,14 @@ def load(name_or_path: str | os.PathLike[str] = DEFAULT, *, engine: str = "auto"
     """Load a model.
 
     Args:
-        name_or_path: an embedded model's name, or a model folder.
-        engine: `onnx`, `torch`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
+        name_or_path: a known model's name, a model folder, `hf://org/repo@revision` or
+            `https://host/folder/model.json#sha256=...`; a model on a network is downloaded the first time.
+        engine: `onnx`, `onnx-int8` (a frame costs half as much; other codes), `torch`, or `auto`: onnx on the CPU where
+            the model ships graphs, else torch.
         device: cpu, cuda or mps.
 
     Raises:
-        ModelError: unknown, incomplete or damaged.
+        ModelError: unknown, incomplete or damaged, or it cannot be downloaded.
         MissingExtraError: the engine's package is not installed.
     """
     folder = read_model(find_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path)))
@@ -243,7 +255,8 @@ def check_same_model(theirs: ModelInfo, mine: ModelInfo) -> None:
         ModelError: another name, other weights, or a file's header that contradicts the model.
     """
     n = min(len(theirs.weights_hash), len(mine.weights_hash))  # files keep half of the hash
-    if theirs.name != mine.name or theirs.weights_hash[:n] != mine.weights_hash[:n]:
+    # A hash that is empty or cut would be equal to any other one.
+    if theirs.name != mine.name or n < 32 or theirs.weights_hash[:n] != mine.weights_hash[:n]:
         raise ModelError(
             f"codes of {theirs.name} (weights {theirs.weights_hash[:12]}): this is {mine.name} "
             f"(weights {mine.weights_hash[:12]}); load the model that made them"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,3 +94,107 @@ def run() -> Run:
 def one_thread() -> dict[str, str]:
     """An environment in which a child process leaves the other cores alone."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+class Web(ThreadingHTTPServer):
+    """A web server of this process: what it serves, how it misbehaves, and what it was asked.
+
+    Attributes:
+        files: path to content; served with an ETag, and in parts when asked.
+        headers: path to further headers of its answer.
+        redirects: path to a place elsewhere.
+        faults: path to a function that answers instead, as often as it stands there.
+        posts: path to a function that answers a POST's body with JSON.
+        log: path and headers of every request.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files: dict[str, bytes] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+        self.redirects: dict[str, str] = {}
+        self.faults: dict[str, Callable[[BaseHTTPRequestHandler, bytes], None]] = {}
+        self.posts: dict[str, Callable[[bytes], Any]] = {}
+        self.log: list[tuple[str, dict[str, str]]] = []
+
+    @property
+    def url(self) -> str:
+        """Without a slash at the end."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no news."""
+
+    def serve_hub(self, repo: str, revision: str, commit: str, folder: Path) -> None:
+        """Lay a folder out as the Hugging Face hub does: small files from itself, weights from another host."""
+        for path in sorted(folder.iterdir()):
+            blob = f"/cdn/{commit}/{path.name}"
+            self.files[blob] = path.read_bytes()
+            for name in (revision.replace("/", "%2F"), commit):
+                address = f"/{repo}/resolve/{name}/{path.name}"
+                self.headers[address] = {"X-Repo-Commit": commit}
+                if path.suffix == ".safetensors":
+                    self.redirects[address] = f"http://localhost:{self.server_port}{blob}"
+                else:
+                    self.redirects[address] = blob
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Web
+
+    def do_GET(self) -> None:
+        web = self.server
+        web.log.append((self.path, {name.title(): value for name, value in self.headers.items()}))
+        body = web.files.get(self.path, b"")
+        if self.path in web.faults:
+            web.faults[self.path](self, body)
+        elif self.path in web.redirects:
+            self.answer(307, b"", {"Location": web.redirects[self.path]})
+        elif self.path in web.files:
+            self.serve(body)
+        else:
+            self.answer(404, b"nothing here", {})
+
+    def do_POST(self) -> None:
+        self.server.log.append((self.path, {name.title(): value for name, value in self.headers.items()}))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = self.server.posts.get(self.path)
+        data = json.dumps({"error": "no such place"} if answer is None else answer(body)).encode()
+        self.answer(404 if answer is None else 200, data, {"Content-Type": "application/json"})
+
+    def serve(self, body: bytes) -> None:
+        """All of it, or the rest where the client has the same beginning."""
+        tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        if start and self.headers.get("If-Range", tag) == tag:
+            place = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+            self.answer(206 if start < len(body) else 416, body[start:], place | {"ETag": tag})
+        else:
+            self.answer(200, body, {"ETag": tag})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        defaults = {"Content-Type": "application/octet-stream", "Content-Length": str(len(body))}
+        for name, value in (defaults | self.server.headers.get(self.path, {}) | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name there)
+        """Nothing on stderr."""
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A web server that runs for one test, and an environment without proxies and tokens."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "hf_token", "hf_hub_offline", "hf_endpoint"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with Web() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -310,6 +310,181 @@ def test_the_embedded_model_is_the_default(embedded: Model) -> None:
     assert choose_codebooks(embedded.info, bitrate=2000) == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"codebooks": 3}, "codebooks=3: tiny has 2, 4"),
+        ({"codebooks": 0}, "codebooks=0"),
+        ({"bitrate": 400.0}, "bitrate=400: tiny has 500, 1000 bit/s"),
+        ({"bitrate": float("nan")}, "bitrate=nan"),
+        ({"bitrate": 500.0, "codebooks": 2}, "give one of them"),
+        ({"mode": "chunk"}, "use block or frame"),
+    ],
+)
+def test_a_choice_that_the_model_does_not_have_is_refused(tiny: Model, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(CodesError, match=text):
+        tiny.encode(np.zeros(100, np.float32), **options)
+
+
+# audio that is refused
+
+
+BAD_AUDIO: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
+    "integers": (lambda: np.zeros(100, np.int16), {}, "type int16.*divide 16-bit samples by 32768"),
+    "integer tensor": (lambda: torch.zeros(100, dtype=torch.int16), {}, "divide 16-bit samples"),
+    "complex": (lambda: np.zeros(100, np.complex64), {}, "type complex64"),
+    "text": (lambda: "speech.wav", {}, "type <U10"),
+    "ragged": (lambda: [[0.0], [0.0, 1.0]], {}, "not an array of numbers"),
+    "no samples": (lambda: np.zeros(0, np.float32), {}, "no samples"),
+    "no channels": (lambda: np.zeros((0, 100), np.float32), {}, "no samples"),
+    "no items": (lambda: np.zeros((0, 1, 100), np.float32), {}, "no samples"),
+    "number": (lambda: 0.5, {}, r"shape \(\).*expected \(samples,\)"),
+    "rank 4": (lambda: np.zeros((1, 1, 1, 9), np.float32), {}, "expected"),
+    "NaN": (lambda: np.array([0, 0, np.nan], np.float32), {}, "audio: sample 2 is NaN"),
+    "NaN at another rate": (lambda: np.array([0, np.nan, 0], np.float32), {"sample_rate": 44100}, "sample 1 is NaN"),
+    "infinite": (lambda: np.array([0, np.inf], np.float32), {}, "sample 1"),
+    "beyond float32": (lambda: np.array([1e300]), {}, "sample 0"),
+    "NaN in an item": (lambda: np.array([[[0.0]], [[np.nan]]]), {}, "item 1: sample 0"),
+    "rate 0": (lambda: np.zeros(9, np.float32), {"sample_rate": 0}, "sample_rate=0"),
+    "rate 7999": (lambda: np.zeros(9, np.float32), {"sample_rate": 7999}, "from 8000"),
+    "rate not whole": (lambda: np.zeros(9, np.float32), {"sample_rate": 16000.5}, "whole Hz"),
+    "channels": (lambda: np.zeros(9, np.float32), {"channels": "left"}, "use keep or mix"),
+    "lengths of one": (lambda: np.zeros(9, np.float32), {"lengths": [9]}, "go with a batch"),
+    "lengths too many": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [9, 9]}, "expected 1 numbers"),
+    "length too long": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [10]}, "between 1 and 9"),
+    "length 0": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [0]}, "between 1 and 9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_AUDIO)
+def test_audio_that_cannot_be_coded_is_refused_in_one_clear_line(tiny: Model, case: str) -> None:
+    make, options, text = BAD_AUDIO[case]
+    with pytest.raises(AudioError, match=text) as caught:
+        tiny.encode(make(), **options)
+    assert "\n" not in str(caught.value)
+
+
+# codes from outside, and files
+
+
+def test_codes_made_elsewhere_decode_like_those_of_encode(tiny: Model, speech: Speech) -> None:
+    codes = tiny.encode(speech[:5000])
+    again = tiny.codes(codes.data.tolist(), codes.n_samples)
+    assert np.array_equal(tiny.decode(again), tiny.decode(codes))
+    assert tiny.codes(codes.data).n_samples == codes.n_frames * 320 - tiny.info.delay
+    assert isinstance(tiny.decode(tiny.codes(torch.from_numpy(codes.data))), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("data", "n_samples", "text"),
+    [
+        ([[0.5]] * 4, None, "type float64, expected integers"),
+        ([[0], [0], [0]], None, "3 codebooks: tiny decodes 2, 4"),
+        ([[0], [0], [0], [32]], None, "code 32 at codebook 3, frame 0"),
+        ([[0], [-1]], None, "code -1 at codebook 1"),
+        ([0, 1], None, "expected"),
+        ([[0, 0], [0, 0]], 161, "2 frames carry 0 to 160 samples"),
+        ([[0, 0], [0, 0]], -1, "n_samples=-1"),
+    ],
+)
+def test_codes_that_the_model_cannot_decode_are_refused(
+    tiny: Model, data: Any, n_samples: int | None, text: str
+) -> None:
+    with pytest.raises(CodesError, match=text):
+        tiny.codes(data, n_samples)
+
+
+def test_what_is_no_codes_object_is_refused_by_decode(tiny: Model) -> None:
+    for thing in (np.zeros((4, 3), np.int64), [np.zeros((4, 3), np.int64)], "x.codes", None):
+        with pytest.raises(CodesError, match=r"model\.codes\(array\)"):
+            tiny.decode(thing)
+    with pytest.raises(CodesError, match="empty list"):
+        tiny.decode([])
+
+
+def test_items_of_different_channels_do_not_become_one_batch(tiny: Model, speech: Speech) -> None:
+    items = [tiny.encode(speech[:1000]), tiny.encode(speech[:2000].reshape(2, 1000))]
+    with pytest.raises(CodesError, match="items of 1, 2 channels"):
+        tiny.decode(items)
+
+
+@pytest.mark.parametrize("shape", [(5000,), (2, 2500)])
+@pytest.mark.parametrize("mode", ["block", "frame"])
+def test_saved_codes_come_back_the_same(
+    tiny: Model, speech: Speech, tmp_path: Path, shape: tuple[int, ...], mode: str
+) -> None:
+    codes = tiny.encode(speech[:5000].reshape(shape), codebooks=2, mode=mode)
+    codes.save(tmp_path / "x.codes")
+    opened = codec.open(tmp_path / "x.codes")
+    assert np.array_equal(opened.data, codes.data)
+    assert (opened.n_samples, opened.mode, opened.model.name, opened.warnings) == (shape[-1], mode, "tiny", ())
+    assert (opened.bitrate, opened.duration) == (codes.bitrate, codes.duration)
+    assert np.array_equal(tiny.decode(opened), tiny.decode(codes))
+
+
+def test_codes_of_torch_tensors_are_saved_too(tiny: Model, speech: Speech, tmp_path: Path) -> None:
+    codes = tiny.encode(torch.from_numpy(speech[:2000]))
+    codes.save(tmp_path / "x.codes")
+    assert np.array_equal(codec.open(tmp_path / "x.codes").data, codes.data.numpy())
+
+
+def test_saving_refuses_an_existing_file_when_asked_to(tiny: Model, tmp_path: Path) -> None:
+    target = tmp_path / "x.codes"
+    target.write_bytes(b"old")
+    with pytest.raises(CodesFileError, match="exists"):
+        tiny.encode(np.zeros(100, np.float32)).save(target, overwrite=False)
+    assert target.read_bytes() == b"old"
+
+
+def test_a_missing_codes_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(CodesFileError, match=r"x\.codes: cannot be read: no such file"):
+        codec.open(tmp_path / "x.codes")
+
+
+def test_codes_of_another_model_are_refused_by_name(tiny: Model, embedded: Model) -> None:
+    codes = tiny.encode(np.zeros(1000, np.float32))
+    with pytest.raises(ModelError, match=r"codes of tiny .*: this is default_16k"):
+        embedded.decode(codes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_hash": "0" * 64},
+        {"name": "other"},
+        {"hop_length": 160},
+        {"sample_rate": 8000},
+        {"codebook_sizes": (32, 32, 32, 64)},
+        {"divisors": (1, 1, 1, 2)},
+    ],
+)
+def test_a_header_that_contradicts_the_model_is_refused(tiny: Model, change: dict[str, Any]) -> None:
+    check_same_model(tiny.info, tiny.info)
+    with pytest.raises(ModelError, match="codes of"):
+        check_same_model(replace(tiny.info, **change), tiny.info)
+
+
+# models
+
+
+def test_info_says_what_the_model_is(tiny: Model, tiny_path: Path) -> None:
+    info = tiny.info
+    assert (info.name, info.sample_rate, info.frame_rate, info.licence) == ("tiny", 16000, 50.0, "CC0-1.0")
+    assert (info.codebooks, info.codebook_size, info.bitrate) == (4, 32, 1000.0)
+    assert info.latency == (320 + info.delay) / 16000
+    assert info.weights_hash == checksum(tiny_path / WEIGHTS)
+    assert set(info.parameters) == {"encoder", "bottleneck", "decoder"}
+    weights = load_file(tiny_path / WEIGHTS)
+    assert sum(info.parameters.values()) == sum(x.numel() for x in weights.values())
+
+
+def test_the_embedded_model_is_the_default(embedded: Model) -> None:
+    assert embedded.info.name == "default_16k"
+    assert embedded.info.name in codec.list_models()
+    assert embedded.info.bitrate == 4000.0
+    assert choose_codebooks(embedded.info, bitrate=2000) == 4
+
+
 @pytest.mark.parametrize("name", ["hf://someone/model", "https://example.org/model", Path("hf://someone/model")])
 def test_models_on_the_network_are_one_clear_error_for_now(name: str | Path) -> None:
     with pytest.raises(ModelError, match=r"not supported yet|no such model"):

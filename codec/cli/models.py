@@ -1,27 +1,70 @@
-"""`codec models`: the models at hand."""
+"""`codec models`: the models at hand, and those that can be downloaded."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codec.errors import ModelError
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
-    """List the models inside the package."""
+if TYPE_CHECKING:
+    from codec.config import ModelInfo
+    from codec.registry import Entry
+
+
+def models(
+    remote: Annotated[bool, typer.Option("--remote", help="Also those that are not here yet.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List the models inside the package, the downloaded ones, and with --remote the other known ones."""
     from codec.config import to_dict  # not for --help
-    from codec.hub import find_model, list_models
+    from codec.hub import EMBEDDED, is_here, list_models, list_sources, registry
     from codec.modelfolder import read_model
 
-    for name in list_models():
-        info = read_model(find_model(name)).info
-        if as_json:
-            typer.echo(json.dumps(to_dict(info)))
+    shown = [(name, EMBEDDED / name) for name in list_models()] + list_sources()
+    failed = False
+    for name, path in shown:
+        try:
+            info = read_model(path).info
+        except ModelError as error:
+            typer.echo(f"codec: {error}", err=True)
+            failed = True
             continue
-        rates = ", ".join(f"{info.bitrate_of(count) / 1000:g}" for count in info.prefixes)
-        typer.echo(
-            f"{name}: {info.sample_rate} Hz, {info.frame_rate:g} frames/s, up to {info.codebooks} codebooks of "
-            f"{info.codebook_size}, {rates} kbit/s, latency {info.latency * 1000:g} ms, "
-            f"{sum(info.parameters.values()) / 1e6:.1f} M parameters, {info.licence}, weights {info.weights_hash[:12]}"
-        )
+        typer.echo(json.dumps(to_dict(info) | {"load": name, "here": True}) if as_json else describe(name, info))
+    known = registry().values() if remote else ()
+    entries = [entry for entry in known if entry.system != "codec" or not is_here(entry)]
+    for entry in entries:
+        facts: dict[str, Any] = to_dict(entry) | {"load": entry.name, "here": is_here(entry)}
+        typer.echo(json.dumps(facts) if as_json else describe_remote(entry))
+    if remote and not entries and not as_json:
+        typer.echo("no other known models; hf://org/repo@revision loads any model of this format from a hub")
+    raise typer.Exit(1 if failed else 0)
+
+
+def describe(name: str, info: ModelInfo) -> str:
+    """One line of a model that is here."""
+    rates = ", ".join(f"{info.bitrate_of(count) / 1000:g}" for count in info.prefixes)
+    return (
+        f"{name}: {info.sample_rate} Hz, {info.frame_rate:g} frames/s, up to {info.codebooks} codebooks of "
+        f"{info.codebook_size}, {rates} kbit/s, latency {info.latency * 1000:g} ms, "
+        f"{sum(info.parameters.values()) / 1e6:.1f} M parameters, {info.licence}, weights {info.weights_hash[:12]}"
+    )
+
+
+def describe_remote(entry: Entry) -> str:
+    """One line of a known model that is not here: what its registry states."""
+    from codec.download import short_size
+
+    size = short_size(entry.size_bytes) if entry.size_bytes is not None else "size not stated"
+    parts = [
+        entry.about,
+        entry.source,
+        f"revision {entry.revision}" if entry.revision else "",
+        size,
+        entry.licence or "licence not stated",
+        f"model.json {entry.sha256[:12]}" if entry.sha256 else "no hash stated: recorded at the first download",
+        f"needs neural-codec[{entry.extra}]" if entry.extra else "",
+    ]
+    return f"{entry.name}: {', '.join(part for part in parts if part)}"

@@ -1,0 +1,69 @@
+"""The list of known models states what is known, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codec.errors import ModelError
+from codec.hub import list_models
+from codec.modelsource import parse_source
+from codec.registry import IN_PACKAGE, PACKAGED, known_models, read_registry
+
+
+def write(path: Path, *entries: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"format": 1, "models": entries}))
+    return path
+
+
+def test_every_model_of_the_package_is_listed_and_every_listed_one_is_there() -> None:
+    assert [entry.name for entry in read_registry(PACKAGED) if entry.is_packaged] == list_models()
+
+
+def test_every_other_listed_model_has_an_address_that_is_one() -> None:
+    for entry in read_registry(PACKAGED):
+        assert entry.source == IN_PACKAGE or parse_source(entry.address).sha256 == entry.sha256
+
+
+def test_an_own_registry_adds_names_and_changes_none(tmp_path: Path) -> None:
+    own = write(tmp_path / "r.json", {"name": "ours", "source": "hf://org/ours", "revision": "v2", "sha256": "1f" * 32})
+    known = known_models(own)
+    assert set(known) == {*list_models(), "ours"}
+    assert known["ours"].address == f"hf://org/ours@v2#sha256={'1f' * 32}"
+    write(own, {"name": "default_16k", "source": "hf://org/evil"})
+    with pytest.raises(ModelError, match="default_16k is the name of another model already"):
+        known_models(own)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"name": "x", "source": "hf://a/b", "code": "x.py"}, "unknown key 'code'"),
+    "no source": ({"name": "x"}, "source"),
+    "a path as name": ({"name": "../x", "source": "hf://a/b"}, "use letters"),
+    "half a hash": ({"name": "x", "source": "hf://a/b", "sha256": "12345678"}, "not 64 hexadecimal digits"),
+    "files of ours": ({"name": "x", "source": "hf://a/b", "files": {}}, "a model folder lists its own"),
+    "files of a branch": (
+        {"name": "x", "source": "hf://a/b", "system": "other", "files": {"x.safetensors": None}},
+        "a commit of 40 digits as revision",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_entry_is_one_clear_error_with_its_place(tmp_path: Path, case: str) -> None:
+    entry, reason = WRONG[case]
+    path = write(tmp_path / "r.json", entry)
+    with pytest.raises(ModelError) as caught:
+        known_models(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 2, "models": []}', '{"format": 1}'])
+def test_what_is_no_registry_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=r"r\.json: .*mend or remove it"):
+        read_registry(path)
