@@ -229,7 +229,7 @@ USAGE: dict[str, tuple[list[str], int, str]] = {
     "both": (["--codebooks", "2", "--bitrate", "1k"], 2, "give one of them"),
     "channels": (["--channels", "left"], 2, "'left' is not one of 'mix', 'keep'"),
     "mode": (["--mode", "chunk"], 2, "'chunk' is not one of 'block', 'frame'"),
-    "engine": (["--engine", "jax"], 2, "'jax' is not one of 'auto', 'onnx', 'torch'"),
+    "engine": (["--engine", "jax"], 2, "'jax' is not one of 'auto', 'onnx', 'onnx-int8', 'torch'"),
     "engine without graphs": (["--engine", "onnx"], 1, "has no ONNX graphs"),
     "option": (["--fast"], 2, "--fast"),
 }

@@ -13,7 +13,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "onnxruntime", "librosa", "pesq", "pystoi", "huggingface_hub", "tensorboard", "torchaudio"}
 GOLDEN = ROOT / "tests" / "golden" / "one_channel_short_last_block.codes"
-COMMANDS = ["encode", "decode", "info", "models", "train", "export", "eval", "verify"]
+COMMANDS = [
+    "encode",
+    "tokenize",
+    "decode",
+    "info",
+    "models",
+    "download",
+    "push",
+    "train",
+    "export",
+    "convert",
+    "eval",
+    "compare",
+    "verify",
+    "bench",
+]
 
 REPORT = """
 import contextlib, io, json, sys

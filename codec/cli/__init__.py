@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from codec.cli import decode, encode, export, info, models, train, verify
+from codec.cli import bench, compare, convert, decode, download, encode, export, info, models, push, tokenize, train, verify
 from codec.cli import evaluate as eval_command
 from codec.errors import CodecError
 from codec.files import describe_os_error
@@ -48,10 +48,16 @@ app.command("encode")(encode.encode)
 app.command("decode")(decode.decode)
 app.command("info")(info.info)
 app.command("models")(models.models)
+app.command("download")(download.download)
+app.command("push")(push.push)
+app.command("tokenize")(tokenize.tokenize)
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("convert")(convert.convert)
 app.command("eval")(eval_command.evaluate)
+app.command("compare")(compare.compare)
 app.command("verify")(verify.verify)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:
