@@ -33,6 +33,8 @@ def as_audio(audio: Any, name: str) -> npt.NDArray[np.float32]:
     if is_torch(audio) and audio.is_floating_point():
         audio = audio.detach().cpu().float()  # numpy has no bfloat16
     array = _as_array(audio, name, AudioError)
+    if array.dtype == np.float32:  # a stream comes here every few milliseconds
+        return array
     if array.dtype.kind != "f":
         raise AudioError(f"{name}: type {array.dtype}, expected float32 in [-1, 1]; divide 16-bit samples by 32768")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as that

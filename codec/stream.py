@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.arrays import as_audio, as_codes, is_torch, like
 from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, check_samples
@@ -184,14 +185,15 @@ class StreamEncoder:
 
     def _run(self) -> Any:
         """Run whole steps from what is pending: (Q, f) or (C, Q, f)."""
-        parts: list[list[Codes]] = [[np.zeros((self._n_codebooks, 0), np.int64)] for _ in self._states]
+        parts: list[list[Codes]] = [[] for _ in self._states]
         for block in self._queue.blocks():
             for row, audio in enumerate(block.data):
                 x, state = audio[None, None], self._states[row]
                 codes, after = self._engine.encode_step(x, state, self._n_codebooks)
                 self._states[row] = after if self._info.encoder_lookahead == 0 else state
                 parts[row].append(codes[0][:, block.keep])
-        result = self._queue.count(np.stack([np.concatenate(part, 1) for part in parts]))
+        nothing = np.zeros((self._n_codebooks, 0), np.int64)
+        result = self._queue.count(np.stack([_joined(part, nothing) for part in parts]))
         return like(result[0] if self._channels is None else result, self._is_torch)
 
 
@@ -294,14 +296,19 @@ class StreamDecoder:
 
     def _run(self) -> Any:
         """Run whole steps from what is pending: (t,) or (C, t)."""
-        parts: list[list[Audio]] = [[np.zeros(0, np.float32)] for _ in self._states]
+        parts: list[list[Audio]] = [[] for _ in self._states]
         for block in self._queue.blocks():
             for row, codes in enumerate(block.data):
                 audio, after = self._engine.decode_step(codes[None], self._states[row])
                 self._states[row] = after if self._info.decoder_lookahead == 0 else self._states[row]
                 parts[row].append(audio[0, 0, block.keep])
-        result = self._queue.give(np.stack([np.concatenate(part) for part in parts]))
+        result = self._queue.give(np.stack([_joined(part, np.zeros(0, np.float32)) for part in parts]))
         return like(result[0] if self._channels is None else result, self._is_torch)
+
+
+def _joined(parts: list[NDArray[Any]], nothing: NDArray[Any]) -> NDArray[Any]:
+    """What several blocks gave, along the last axis."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, -1) if parts else nothing
 
 
 def check_chunk(chunk: Any, queue: AudioQueue, *, channels: int | None, name: str) -> Audio:
@@ -314,7 +321,7 @@ def check_chunk(chunk: Any, queue: AudioQueue, *, channels: int | None, name: st
         shape = "(samples,)" if channels is None else f"({channels}, samples)"
         raise AudioError(f"{name}: chunk of shape {audio.shape}, expected {shape}")
     check_samples(audio, name, start=queue.n_fed)
-    return np.atleast_2d(audio)
+    return audio[None] if channels is None else audio
 
 
 def check_frames(codes: Any, queue: CodesQueue, info: ModelInfo, *, channels: int | None, name: str) -> Codes:
@@ -342,8 +349,10 @@ def check_codes(codes: Codes, info: ModelInfo, *, name: str = "codes") -> None:
     if codes.shape[1] not in info.prefixes:
         counts = ", ".join(map(str, info.prefixes))
         raise CodesError(f"{name}: {codes.shape[1]} codebooks: {info.name} decodes {counts} of them")
-    limit = np.array(info.codebook_sizes[: codes.shape[1]])[:, None]
-    wrong = (codes < 0) | (codes >= limit)
+    sizes = info.codebook_sizes[: codes.shape[1]]
+    if codes.size == 0 or (codes.min() >= 0 and codes.max() < min(sizes)):  # nearly always
+        return
+    wrong = (codes < 0) | (codes >= np.array(sizes)[:, None])
     if wrong.any():
         row, book, frame = np.argwhere(wrong)[0]
         size = info.codebook_sizes[book]

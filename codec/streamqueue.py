@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from codec.audio import Resampler
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes
-from codec.streamwindow import Block, decoder_reach, encoder_reach, windows
+from codec.streamwindow import Block, Reach, decoder_reach, encoder_reach, windows
 
 
 class AudioQueue:
@@ -31,6 +31,7 @@ class AudioQueue:
     def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
         """Begin; `sample_rate` of what is taken, Hz; `step` in frames."""
         self._info, self._step, self._reach = info, step, encoder_reach(info)
+        self._is_plain = self._reach == Reach()
         self._resampler = Resampler(sample_rate, info.sample_rate, n_channels)
         self.resamples = sample_rate != info.sample_rate
         self.pending: Audio = np.zeros((n_channels, 0), np.float32)
@@ -57,6 +58,9 @@ class AudioQueue:
     def blocks(self) -> list[Block]:
         """What is ready: blocks (C, samples) of whole frames. What no later block needs is removed from here."""
         hop, start = self._info.hop_length, self._origin(self.n_frames)
+        if self._is_plain and not self.ended and self.pending.shape[1] == self._step * hop:  # one step: most
+            data, self.pending = self.pending, self.pending[:, :0].copy()
+            return [Block(data, slice(0, self._step))]
         known = start * hop + self.pending.shape[1]
         ready, done = [], self.n_frames
         for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
@@ -90,7 +94,8 @@ class AudioQueue:
 
     def _append(self, audio: Audio) -> None:
         self.n_samples += audio.shape[1]
-        self.pending = np.concatenate((self.pending, audio), 1)
+        # Not copied where nothing waits: `blocks` runs before the caller can write into it, and copies what it leaves.
+        self.pending = np.concatenate((self.pending, audio), 1) if self.pending.shape[1] else audio
 
 
 class CodesQueue:

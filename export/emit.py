@@ -8,15 +8,19 @@ from collections.abc import Callable
 from torch import nn
 
 from codec.errors import ModelError
-from codec.export import emit_context, emit_conv, emit_spectral
+from codec.export import emit_context, emit_conv, emit_snake, emit_spectral
 from codec.export.writer import Value, Writer
 from codec.nn import layers
 from codec.nn.attention import Attention, Gelu, Scale
+from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu
+from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
 from codec.nn.recurrent import Gru, Lstm
+from codec.nn.snake import Noise, Snake, Tanh
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
+from codec.nn.vocos import PolarSpectrum
 
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
@@ -90,20 +94,29 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     layers.CausalConvTranspose: emit_conv.causal_conv_transpose,
     layers.Chain: _chain,
     layers.ChannelNorm: _channel_norm,
+    ChannelwiseUp: emit_conv.channelwise_up,
     CompressedSpectrum: emit_spectral.compressed,
     layers.ConvNeXt: _convnext,
     layers.Elu: _elu,
     ExpandSpectrum: emit_spectral.expand,
+    Fusion: emit_snake.fusion(emit),
     Gelu: _gelu,
+    GroupTimeNorm: emit_snake.group_norm,
     Gru: emit_context.gru,
     InverseStft: emit_spectral.inverse_stft,
+    LeakyRelu: emit_snake.leaky_relu,
     layers.Linear: _linear,
     Lstm: emit_context.lstm,
     MirrorConv: emit_conv.mirror_conv,
+    Noise: emit_snake.noise,
+    PolarSpectrum: emit_spectral.polar,
     layers.Residual: _residual,
     Scale: _scale,
+    Snake: emit_snake.snake,
     layers.Split: _split,
     Stft: emit_spectral.stft,
+    StillConv: emit_conv.still_conv,
     SymmetricConv: emit_conv.symmetric_conv,
     SymmetricConvTranspose: emit_conv.symmetric_conv_transpose,
+    Tanh: emit_snake.tanh,
 }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from codec.errors import ModelError
+from codec.export.emit_snake import decode_factorised, encode_factorised
 from codec.export.writer import Value, Writer
 from codec.quantize.base import Bottleneck
+from codec.quantize.factorised import Factorised
 from codec.quantize.grouped import Grouped
 from codec.quantize.masked import Masked
 from codec.quantize.residual import Residual
+from codec.quantize.split import Split
 from codec.quantize.vq import VectorQuantizer
 
 
@@ -24,6 +27,13 @@ def emit_encode(w: Writer, bottleneck: Bottleneck, latent: Value) -> str:
         pieces = g.ops("Split", rows, count=n, axis=1, num_outputs=n) if n > 1 else [rows]
         chosen = [_encode_in_turn(w, books[group::n], piece) for group, piece in enumerate(pieces)]
         codes = [one for level in zip(*chosen, strict=True) for one in level]
+    elif isinstance(bottleneck, Split):
+        pieces = g.ops("Split", rows, count=2, axis=1, num_outputs=2)
+        parts = (bottleneck.semantic, bottleneck.acoustic)
+        chosen = [_encode_in_turn(w, part.codebooks, piece) for part, piece in zip(parts, pieces, strict=True)]
+        codes = chosen[0] + chosen[1]
+    elif isinstance(bottleneck, Factorised):
+        codes = encode_factorised(w, bottleneck, rows)
     elif isinstance(bottleneck, VectorQuantizer | Residual):
         codes = _encode_in_turn(w, books, rows)
     else:
@@ -76,9 +86,16 @@ def _nearest(w: Writer, book: VectorQuantizer, rows: str) -> str:
 
 def emit_decode(w: Writer, bottleneck: Bottleneck, codes: str) -> Value:
     """Codes (B, q, F) of any prefix that decodes to the latent: one gather from all tables, summed over levels."""
+    if isinstance(bottleneck, Factorised):
+        return decode_factorised(w, bottleneck, codes)
     g, books = w.graph, bottleneck.codebooks
     n_groups = bottleneck.prefixes[0] if isinstance(bottleneck, Grouped) else 1
-    table = g.op("Concat", *(w.weight(book, "embed") for book in books), axis=0)
+    tables = [w.weight(book, "embed") for book in books]
+    if isinstance(bottleneck, Split):  # each table as wide as both halves
+        n_groups, spare, n = 2, books[0].dim, bottleneck.n_semantic
+        sides = [[0, 0, 0, spare] if i < n else [0, spare, 0, 0] for i in range(len(books))]
+        tables = [g.op("Pad", table, g.constant(side)) for table, side in zip(tables, sides, strict=True)]
+    table = g.op("Concat", *tables, axis=0)
     offsets = g.constant(np.cumsum([0, *(book.codebook_size for book in books[:-1])]))  # (Q,)
     used = g.op("Slice", offsets, g.constant([0]), g.op("Shape", codes, start=1, end=2), g.constant([0]))
     entries = g.op("Gather", table, g.op("Add", g.transpose(codes, 0, 2, 1), used))  # (B, F, q, d)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from codec.export.writer import Value, Writer
-from codec.nn import layers, mirror, symmetric
+from codec.nn import layers, mimi, mirror, symmetric
 
 
 def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
@@ -34,14 +34,12 @@ def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
 
 
 def mirror_conv(w: Writer, layer: mirror.MirrorConv, x: Value) -> Value:
-    """Two states: as of `causal_conv`, and a flag that the signal has begun; until then its mirror image stands before."""
+    """Two states: that of `causal_conv`, and whether the signal has begun; its mirror image stands before it."""
     g, conv = w.graph, layer.conv
     rows = w.first(x)
     memory, begun = w.state(layer.in_dim, 1, layer.memory), w.state(1, 1, 1)
     longer = g.op("Pad", rows, g.constant([0, 0, 0, 0, 0, 0, 0, layer.memory]))
-    image = g.op(
-        "Slice", longer, g.constant([layer.memory]), g.constant([0]), g.constant([3]), g.constant([-1])
-    )
+    image = g.op("Slice", longer, g.constant([layer.memory]), g.constant([0]), g.constant([3]), g.constant([-1]))
     before = g.op("Where", g.op("Greater", begun, g.constant(np.float32(0))), memory, image)
     seen = g.op("Concat", before, rows, axis=3)
     w.set_state(memory, g.slice(seen, 3, -layer.memory))
@@ -104,6 +102,25 @@ def causal_conv_transpose(w: Writer, layer: layers.CausalConvTranspose, x: Value
     y = _overlap(w, y, layer.tail, layer.out_dim)
     bias = w.graph.reshape(w.weight(layer.conv, "bias"), 1, -1, 1, 1)
     return Value(w.graph.op("Add", y, bias), layer.out_dim)
+
+
+def still_conv(w: Writer, layer: mimi.StillConv, x: Value) -> Value:
+    """Two states: what stands before the block, (B, C, 1, stride), and a flag that the signal has begun."""
+    g, seen = w.graph, w.first(x)
+    memory, begun = w.state(layer.dim, 1, layer.down), w.state(1, 1, 1)
+    there = g.op("Greater", begun, g.constant(np.float32(0)))
+    seen = g.op("Concat", g.op("Where", there, memory, g.slice(seen, 3, 0, 1)), seen, axis=3)
+    w.set_state(memory, g.slice(seen, 3, -layer.down))
+    w.set_state(begun, g.op("Max", begun, g.constant(np.float32(1))))
+    kernel = g.op("Unsqueeze", w.weight(layer.conv, "weight"), g.constant([2]))
+    return Value(g.op("Conv", seen, kernel, strides=[1, layer.down]), layer.dim)
+
+
+def channelwise_up(w: Writer, layer: mimi.ChannelwiseUp, x: Value) -> Value:
+    """A kernel for each channel; its tail is the state."""
+    kernel = w.graph.op("Unsqueeze", w.weight(layer.conv, "weight"), w.graph.constant([2]))
+    y = w.graph.op("ConvTranspose", w.first(x), kernel, strides=[1, layer.up], group=layer.dim)
+    return Value(_overlap(w, y, layer.up, layer.dim), layer.dim)
 
 
 def _overlap(w: Writer, y: str, tail: int, channels: int) -> str:

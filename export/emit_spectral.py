@@ -8,6 +8,7 @@ from codec.errors import ModelError
 from codec.export.writer import Value, Writer
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
+from codec.nn.vocos import LOUDEST, PolarSpectrum
 
 LONGEST_VECTOR = 16  # floats in a register, on CPUs with AVX-512
 
@@ -116,17 +117,31 @@ def expand(w: Writer, layer: ExpandSpectrum, x: Value) -> Value:
     return Value(g.op("Concat", g.op("Mul", real, gain), g.op("Mul", imag, gain), axis=3), x.dim, channels_last=True)
 
 
+def polar(w: Writer, layer: PolarSpectrum, x: Value) -> Value:
+    """Bin by bin."""
+    g = w.graph
+    level, phase = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
+    magnitude = g.op("Min", g.op("Exp", level), g.constant(np.float32(LOUDEST)))
+    waves = (_in_vectors(w, kind, phase, x.dim // 2, 0.0) for kind in ("Cos", "Sin"))
+    return Value(g.op("Concat", *(g.op("Mul", magnitude, wave) for wave in waves), axis=3), x.dim, channels_last=True)
+
+
 def _log_power(w: Writer, real: str, imag: str, least: float, bins: int) -> str:
-    """Log of the power, padded meanwhile to whole vectors.
+    """Log of the power."""
+    g = w.graph
+    power = g.op("Add", g.op("Mul", real, real), g.op("Mul", imag, imag))
+    power = g.op("Add", power, g.constant(np.float32(least)))
+    return _in_vectors(w, "Log", power, bins, 1.0)
+
+
+def _in_vectors(w: Writer, kind: str, x: str, bins: int, filling: float) -> str:
+    """A function of each value of (B, 1, F, bins), padded meanwhile to whole vectors.
 
     Onnxruntime computes what is left of a block after its last whole vector by another logarithm, which differs in the
     last bit: without the padding a bin's value would depend on how many frames stand in the block.
     """
-    g = w.graph
-    power = g.op("Add", g.op("Mul", real, real), g.op("Mul", imag, imag))
-    power = g.op("Add", power, g.constant(np.float32(least)))
-    spare = -bins % LONGEST_VECTOR
+    g, spare = w.graph, -bins % LONGEST_VECTOR
     if not spare:
-        return g.op("Log", power)
-    padded = g.op("Pad", power, g.constant([0, 0, 0, 0, 0, 0, 0, spare]), g.constant(np.float32(1)))
-    return g.slice(g.op("Log", padded), 3, 0, bins)
+        return g.op(kind, x)
+    padded = g.op("Pad", x, g.constant([0, 0, 0, 0, 0, 0, 0, spare]), g.constant(np.float32(filling)))
+    return g.slice(g.op(kind, padded), 3, 0, bins)

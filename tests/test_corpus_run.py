@@ -102,8 +102,10 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same_shards(tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("output", ["parquet", "codes"])
 def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path, speech: Speech, output: str) -> None:
-    source = make_corpus(tmp_path / "in", speech, 30, 0.5)
-    assert start(source, tmp_path / "whole", "--format", output, "--workers", "2").wait() == 0
+    source = make_corpus(tmp_path / "in", speech, 240, 1.0)
+    whole = start(source, tmp_path / "whole", "--format", output, "--workers", "2")
+    whole.communicate()
+    assert whole.returncode == 0
     n_kills = kill_and_resume(source, tmp_path / "out", kills=10, workers=2, output=output)
     assert n_kills == 10
     assert checksums(tmp_path / "out") == checksums(tmp_path / "whole")
@@ -121,7 +123,7 @@ def kill_and_resume(source: Path, out: Path, *, kills: int, workers: int, output
         before, limit = count_done(out), time.monotonic() + 60
         while count_done(out) == before and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.02)
-        time.sleep(generator.uniform(0, 0.3))
+        time.sleep(generator.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         hits += process.wait() == -signal.SIGKILL
         process.communicate()

@@ -45,10 +45,12 @@ from codec.nn.layers import (
     Stateless,
     residual_unit,
 )
+from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
+from codec.nn.vocos import PolarSpectrum
 
 FIXTURE = Path(__file__).parent / "fixtures" / "demo.flac"
 
@@ -66,6 +68,7 @@ BOTTLENECKS = {
     "residual": Part("residual", {"codebook_size": 16, "n_codebooks": 3}),
     "grouped": Part("grouped", {"codebook_size": 16, "n_groups": 2, "n_levels": 2}),
     "masked": Part("masked", {"codebook_size": 16, "n_masked": 2, "n_codebooks": 4}),
+    "split": Part("split", {"codebook_size": 16, "n_semantic": 2, "n_codebooks": 5}),
 }
 
 
@@ -130,6 +133,7 @@ def run_in_onnx(layer: Layer, blocks: list[torch.Tensor], path: Path) -> list[An
 
 
 LAYERS: dict[str, Callable[[], Layer]] = {
+    "channelwise up": lambda: ChannelwiseUp(8, stride=3),
     "attention": lambda: Attention(8, n_heads=2, context=5),
     "attention to itself": lambda: Attention(8, n_heads=1, context=1),
     "conv": lambda: CausalConv(8, 6, kernel_size=3, dilation=2),
@@ -150,6 +154,8 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "residual": lambda: Chain([residual_unit(8, true_skip=True), Split(2)]),
     "residual of rows": lambda: Chain([Residual(Linear(8, 8)), Split(2)]),
     "scale": lambda: Scale(8, 0.1),
+    "spectrum, polar": PolarSpectrum,
+    "still conv": lambda: StillConv(8, stride=2),
     "spectrum, compressed": lambda: CompressedSpectrum(0.3),
     "spectrum, expanded": lambda: ExpandSpectrum(0.3),
     "symmetric conv": lambda: SymmetricConv(8, 6, kernel_size=6, stride=2),

@@ -27,6 +27,14 @@ from codec.nn.layers import (
     Split,
     residual_unit,
 )
+from codec.nn.mimi import (
+    ChannelwiseUp,
+    MimiDecoderConfig,
+    MimiEncoderConfig,
+    StillConv,
+    mimi_decoder,
+    mimi_encoder,
+)
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, seanet_decoder, seanet_encoder
 from codec.nn.spectral import (
@@ -38,6 +46,7 @@ from codec.nn.spectral import (
     spectral_encoder,
 )
 from codec.nn.stft import InverseStft, Stft
+from codec.nn.vocos import PolarSpectrum, VocosDecoderConfig, vocos_decoder
 
 Sizes = Callable[[int, int], int]  # (least, most) -> a number that hypothesis chooses
 
@@ -95,9 +104,39 @@ def up_and_down(n: Sizes) -> Layer:
     return Chain([up, CausalConv(3, 4, kernel_size=n(1, 5), stride=n(1, 4))])
 
 
+def mimi_sizes(n: Sizes) -> dict[str, object]:
+    """Small sizes for both sides; a hop of 2 * s * t."""
+    return {
+        "dim": 4,
+        "n_filters": 2,
+        "strides": (n(1, 2), 2),
+        "frame_stride": n(1, 2),
+        "n_blocks": n(0, 1),
+        "n_heads": 2,
+        "hidden_dim": 5,
+        "context": n(1, 4),
+    }
+
+
+def small_mimi_encoder(n: Sizes) -> Layer:
+    config = MimiEncoderConfig(**mimi_sizes(n))  # type: ignore[arg-type]
+    return mimi_encoder(config, 6, hop_length=math.prod(config.strides) * config.frame_stride)
+
+
+def small_mimi_decoder(n: Sizes) -> Layer:
+    config = MimiDecoderConfig(**mimi_sizes(n))  # type: ignore[arg-type]
+    return mimi_decoder(config, 6, hop_length=math.prod(config.strides) * config.frame_stride)
+
+
+def small_vocos_decoder(n: Sizes) -> Layer:
+    config = VocosDecoderConfig(dim=6, hidden_dim=8, n_blocks=n(1, 2), kernel_size=n(1, 4), n_fft=32, causal=True)
+    return vocos_decoder(config, 5, hop_length=8)
+
+
 # name -> input channels, and a layer of sizes that hypothesis chooses
 LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "attention": (4, lambda n: Attention(4, n_heads=n(1, 2), context=n(1, 6))),
+    "channelwise up": (4, lambda n: ChannelwiseUp(4, stride=n(1, 3))),
     "compressed spectrum": (6, lambda n: CompressedSpectrum(n(1, 9) / 10)),
     "conv": (4, conv),
     "conv transpose": (4, lambda n: CausalConvTranspose(4, 3, kernel_size=n(1, 9), stride=n(1, 4))),
@@ -111,7 +150,10 @@ LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "inverse stft": (18, lambda n: InverseStft(16, hop_length=(2, 4)[n(0, 1)])),
     "linear": (4, lambda n: Linear(4, 3)),
     "lstm": (4, lambda n: Lstm(4, n_layers=n(1, 2), skip=bool(n(0, 1)))),
+    "mimi decoder": (6, small_mimi_decoder),
+    "mimi encoder": (1, small_mimi_encoder),
     "norm": (4, lambda n: ChannelNorm(4, kind=("layer", "rms")[n(0, 1)])),
+    "polar spectrum": (6, lambda n: PolarSpectrum()),
     "residual unit": (4, lambda n: residual_unit(4, kernel_size=n(1, 5), dilation=n(1, 4), true_skip=bool(n(0, 1)))),
     "scale": (4, lambda n: Scale(4, 0.5)),
     "seanet decoder": (5, small_seanet_decoder),
@@ -121,9 +163,11 @@ LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "spectral encoder": (1, small_spectral_encoder),
     "spectral and conv": (1, lambda n: Chain([small_spectral_encoder(n), small_seanet_decoder(n)])),
     "split": (6, lambda n: Split(n(1, 3))),
+    "still conv": (4, lambda n: StillConv(4, stride=n(1, 3))),
     "stft": (1, lambda n: Stft(n(8, 20), hop_length=n(1, 8))),
     "transformer block": (4, lambda n: transformer_block(4, n_heads=n(1, 2), context=n(1, 5), scale=0.5)),
     "up and down": (4, up_and_down),
+    "vocos decoder": (5, small_vocos_decoder),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
 drawn = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,20 +15,26 @@ from codec.config import Part
 from codec.errors import CodesError, ConfigError
 from codec.quantize.base import Bottleneck
 from codec.quantize.build import BOTTLENECKS, build_bottleneck
+from codec.quantize.factorised import Factorised
 from codec.quantize.grouped import Grouped
 from codec.quantize.masked import Masked
+from codec.quantize.split import Split
 from codec.quantize.vq import CodebookConfig, VectorQuantizer
 
 DIM = 16  # 3 does not divide it: the masked parts differ in width
 KINDS: dict[str, dict[str, Any]] = {
+    "factorised": {"n_codebooks": 4, "codebook_dim": 6},
     "vq": {},
     "residual": {"n_codebooks": 4},
     "grouped": {"n_groups": 2, "n_levels": 3},
     "masked": {"n_masked": 3, "n_codebooks": 5},
+    "split": {"n_semantic": 1, "n_codebooks": 4},
 }
 # A new bottleneck: its options above, and every law below runs on it.
 BOTTLENECK = [(kind, learn) for kind in KINDS for learn in ("ema", "gradient")]
 laws = pytest.mark.parametrize(("kind", "learn"), BOTTLENECK)
+# Those whose gradient goes once around the whole; that of `factorised` goes through its matrices.
+around = pytest.mark.parametrize(("kind", "learn"), [one for one in BOTTLENECK if one[0] != "factorised"])
 
 
 def make(kind: str, learn: str = "ema", *, dim: int = DIM, **options: Any) -> Bottleneck:
@@ -183,7 +189,7 @@ def test_no_stage_started_passes_the_latent_unchanged(kind: str, learn: str) -> 
     assert [x is not None for x in result.inputs] == expected
 
 
-@laws
+@around
 def test_the_straight_through_gradient_is_the_identity_once(kind: str, learn: str) -> None:
     bottleneck, latent, weight = make(kind, learn), make_latent().requires_grad_(), make_latent(seed=1)
     for count in bottleneck.prefixes:
@@ -192,7 +198,7 @@ def test_the_straight_through_gradient_is_the_identity_once(kind: str, learn: st
         assert torch.equal(gradient, weight)
 
 
-@laws
+@around
 def test_the_commitment_of_every_level_reaches_the_encoder(kind: str, learn: str) -> None:
     """The published residual loops give exactly 0 from the second level on."""
     bottleneck, latent = make(kind, learn), make_latent(frames=20).requires_grad_()
@@ -201,11 +207,13 @@ def test_the_commitment_of_every_level_reaches_the_encoder(kind: str, learn: str
         result = bottleneck(latent, n_stages=n_stages)
         (gradient,) = torch.autograd.grad(result.loss, latent)
         own = gradient - before  # of this stage alone: the codebooks before it are the same
+        if isinstance(bottleneck, Split) and n_stages > 1:
+            own = own[:, DIM // 2 :]  # acoustic alone
         assert (own.abs().amax((0, 2)) > 1e-4).all()  # on all channels: every group, every masked part
         before = gradient
 
 
-@laws
+@around
 def test_the_commitment_has_the_gradient_of_the_written_loss(kind: str, learn: str) -> None:
     """Mean over codebooks of |x - sg(entry)|^2, each a mean over its own numbers; entries get none of it."""
     bottleneck, latent = make(kind, learn, commitment=0.5), make_latent().requires_grad_()
@@ -218,6 +226,8 @@ def test_the_commitment_has_the_gradient_of_the_written_loss(kind: str, learn: s
         term = 0.5 * 2 * (x - book.embed.detach()[codes[i]]) / x.numel() / bottleneck.n_codebooks
         if isinstance(bottleneck, Grouped):
             expected[:, i % 2 * DIM // 2 : (i % 2 + 1) * DIM // 2] += term
+        elif isinstance(bottleneck, Split):
+            expected[:, DIM // 2 * (i > 0) : DIM // 2 * (1 + (i > 0))] += term
         elif isinstance(bottleneck, Masked) and i < bottleneck.n_masked:
             expected += term * bottleneck.get_buffer("masks")[i]
         else:
@@ -352,20 +362,25 @@ def test_what_each_kind_decodes_alone() -> None:
     assert make("residual").prefixes == (1, 2, 3, 4)
     assert make("grouped").prefixes == (2, 4, 6)
     assert make("masked").prefixes == (3, 4, 5)
+    assert make("split").prefixes == (1, 2, 3, 4)
+    assert make("split", n_semantic=2).prefixes == (2, 3, 4)
     assert make("masked").stages == (0, 0, 0, 1, 2)
+    assert make("split").stages == (0, 0, 1, 2)
+    assert make("split", n_semantic=2, n_codebooks=5).stages == (0, 1, 1, 2, 3)
     assert make("grouped").stages == (0, 0, 1, 1, 2, 2)
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("nearest", {}, "unknown 'nearest'; known are grouped, masked, residual, vq"),
+        ("nearest", {}, "unknown 'nearest'; known are factorised, grouped, masked, residual, split, vq"),
         ("vq", {"codebook_size": 0}, "codebook_size"),
         ("vq", {"learn": "both"}, "expected ema or gradient"),
         ("vq", {"n_codebooks": 2}, "unknown key 'n_codebooks'"),
         ("residual", {"n_codebooks": 0}, "n_codebooks"),
         ("grouped", {"n_groups": 3}, "n_groups: 3 does not divide latent_dim 16"),
         ("grouped", {"n_levels": 0}, "n_groups, n_levels"),
+        ("split", {"n_semantic": 8}, "n_semantic: must be 1 or more and below n_codebooks 8"),
         ("masked", {"n_masked": 9}, "n_masked: must be 1 to n_codebooks 8"),
         ("masked", {"n_masked": 17, "n_codebooks": 17}, "17 parts of latent_dim 16"),
     ],
@@ -373,3 +388,50 @@ def test_what_each_kind_decodes_alone() -> None:
 def test_impossible_options_are_refused(kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_bottleneck(Part(kind, options), DIM)
+
+
+# --- factorised
+
+
+def test_the_gradient_of_a_factorised_level_goes_through_its_matrices() -> None:
+    """Of a single level: weight @ out @ in, as if the lookup between them were not there."""
+    bottleneck, latent, weight = make("factorised", n_codebooks=1), make_latent().requires_grad_(), make_latent(seed=1)
+    assert isinstance(bottleneck, Factorised)
+    (level,) = bottleneck.parts
+    result = bottleneck(latent)
+    wanted = (latent, level.project_in.weight, level.project_out.weight)
+    gradient, of_in, of_out = torch.autograd.grad((result.latent * weight).sum(), wanted)
+    matrix = level.project_out.weight @ level.project_in.weight  # (D, D)
+    torch.testing.assert_close(gradient, torch.einsum("bdf,de->bef", weight, matrix))
+    assert of_in.abs().max() > 0
+    assert of_out.abs().max() > 0
+
+
+def test_the_commitment_of_every_factorised_level_reaches_the_encoder() -> None:
+    bottleneck, latent = make("factorised"), make_latent(frames=20).requires_grad_()
+    before = torch.zeros_like(latent)
+    for n_stages in range(1, bottleneck.n_stages + 1):
+        (gradient,) = torch.autograd.grad(bottleneck(latent, n_stages=n_stages).loss, latent)
+        assert ((gradient - before).abs().amax((0, 2)) > 0).all()
+        before = gradient
+
+
+def test_factorised_codes_are_the_nearest_by_angle() -> None:
+    bottleneck, latent = make("factorised", n_codebooks=1), make_latent()
+    assert isinstance(bottleneck, Factorised)
+    (level,) = bottleneck.parts
+    small = level.project_in(latent.transpose(1, 2)).detach()
+    cosine = torch.nn.functional.cosine_similarity(small[:, :, None], level.book.embed[None, None], dim=-1)
+    assert torch.equal(bottleneck.encode(latent)[:, 0], cosine.argmax(-1))
+
+
+def test_a_code_of_several_frames_is_of_their_mean_and_stands_at_each() -> None:
+    bottleneck, latent = make("factorised", n_codebooks=2, divisors=(3, 1)), make_latent(frames=7)
+    codes = bottleneck.encode(latent)
+    for begin in (0, 3, 6):
+        part = codes[:, 0, begin : begin + 3]
+        assert (part == part[..., :1]).all()
+        mean = latent[..., begin : begin + 3].mean(-1, keepdim=True)
+        assert torch.equal(bottleneck.encode(mean)[:, 0], part[..., :1])
+    with pytest.raises(ConfigError, match="divisors: expected 2 numbers"):
+        make("factorised", n_codebooks=2, divisors=(2,))

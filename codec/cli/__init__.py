@@ -9,7 +9,21 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from codec.cli import bench, compare, convert, decode, download, encode, export, info, models, push, tokenize, train, verify
+from codec.cli import (
+    bench,
+    compare,
+    convert,
+    decode,
+    download,
+    encode,
+    export,
+    info,
+    models,
+    push,
+    tokenize,
+    train,
+    verify,
+)
 from codec.cli import evaluate as eval_command
 from codec.errors import CodecError
 from codec.files import describe_os_error

@@ -32,6 +32,10 @@ def train(
     export: Annotated[
         str, typer.Option("--export", metavar="NAME", help="RUN [OUT]: write a model folder of this name.")
     ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build and cost the recipe: parameters, rates, products, memory; no data.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: one JSON object, numbers only.")] = False,
     size: Annotated[str, typer.Option(help="Largest size of a pack.")] = "32MiB",
     data: Annotated[
         str, typer.Option(help="Speech for a pack, comma-separated; none leaves it out; else the run's.")
@@ -39,8 +43,8 @@ def train(
 ) -> None:
     """Train a recipe; run it again on the same run folder and it resumes."""
     words = list(overrides or ())
-    if pack + unpack + bool(export) > 1:
-        raise typer.BadParameter("give one of --pack, --unpack and --export")
+    if pack + unpack + bool(export) + dry_run > 1:
+        raise typer.BadParameter("give one of --pack, --unpack, --export and --dry-run")
     if (pack or unpack) and len(words) != 1:
         raise typer.BadParameter("give two folders: --pack RUN OUT, --unpack PACK RUN")
     if export and len(words) > 1:
@@ -55,18 +59,34 @@ def train(
         elif export:
             _export(export, Path(recipe), Path(words[0] if words else export))
         else:
-            _train(recipe, words)
+            _train(recipe, words, dry_run=dry_run, as_json=as_json)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "librosa", "tensorboard"):
             raise
         raise MissingExtraError(str(error.name), "train", need="training") from None
 
 
-def _train(recipe: str, overrides: list[str]) -> None:
+def _train(recipe: str, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
+    if dry_run or as_json:
+        _dry_run(recipe, overrides, as_json=as_json, wanted=dry_run)
+        return
     from codec.train.config import read_recipe  # torch: not for --help
     from codec.train.run import run
 
     run(read_recipe(recipe, overrides), _say)
+
+
+def _dry_run(recipe: str, overrides: list[str], *, as_json: bool, wanted: bool) -> None:
+    if not wanted:
+        raise typer.BadParameter("--json belongs to --dry-run")
+    import json
+
+    from codec.train import dryrun
+    from codec.train.config import read_recipe
+
+    read = read_recipe(recipe, overrides)
+    cost = dryrun.dry_run(read)
+    _say(json.dumps(dryrun.as_dict(cost)) if as_json else dryrun.describe(cost, read))
 
 
 def _pack(run: Path, out: Path, size: str, data: str) -> None:

@@ -118,7 +118,15 @@ class Scale(Stateless):
 
 
 def transformer_block(
-    dim: int, *, n_heads: int, context: int, hidden_dim: int | None = None, scale: float = 0.01, norm: str = "layer"
+    dim: int,
+    *,
+    n_heads: int,
+    context: int,
+    hidden_dim: int | None = None,
+    scale: float = 0.01,
+    norm: str = "layer",
+    eps: float = 1e-6,
+    bias: bool = True,
 ) -> Layer:
     """A pre-norm transformer block, (B, D, F) -> (B, D, F).
 
@@ -129,6 +137,8 @@ def transformer_block(
         hidden_dim: channels inside the MLP; 4 * dim when None.
         scale: start of the layer scales.
         norm: layer or rms, over channels.
+        eps: of the norms.
+        bias: whether the MLP's matrices have one.
 
     Raises:
         ConfigError: heads that do not divide the channels.
@@ -136,9 +146,10 @@ def transformer_block(
     Source: Défossez et al. 2024 (Mimi), section 3.3.1.
     """
     hidden = 4 * dim if hidden_dim is None else hidden_dim
-    attend = [ChannelNorm(dim, kind=norm), Attention(dim, n_heads=n_heads, context=context), Scale(dim, scale)]
-    mlp = [ChannelNorm(dim, kind=norm), Linear(dim, hidden), Gelu(), Linear(hidden, dim), Scale(dim, scale)]
-    return Chain([Residual(Chain(attend)), Residual(Chain(mlp))])
+    before, between = (ChannelNorm(dim, kind=norm, eps=eps) for _ in range(2))
+    attend = [before, Attention(dim, n_heads=n_heads, context=context), Scale(dim, scale)]
+    expand, project = Linear(dim, hidden, bias=bias), Linear(hidden, dim, bias=bias)
+    return Chain([Residual(Chain(attend)), Residual(Chain([between, expand, Gelu(), project, Scale(dim, scale)]))])
 
 
 def _turns(count: int, base: float) -> Tensor:

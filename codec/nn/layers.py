@@ -169,9 +169,9 @@ class Stateless(Layer, ABC):
 class Linear(Stateless):
     """The same matrix for every step, (B, C_in, F) -> (B, C_out, F)."""
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_dim, out_dim)
+        self.linear = nn.Linear(in_dim, out_dim, bias=bias)
 
     def apply_to(self, x: Tensor) -> Tensor:
         """Matrix product over channels."""
@@ -185,9 +185,9 @@ class ChannelNorm(Stateless):
     A norm over time (as GroupNorm in HiFi-Codec and EnCodec 48 kHz) would make the past depend on the future.
     """
 
-    def __init__(self, dim: int, *, kind: str = "layer") -> None:
+    def __init__(self, dim: int, *, kind: str = "layer", eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim, eps=1e-6) if kind == "rms" else nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.RMSNorm(dim, eps=eps) if kind == "rms" else nn.LayerNorm(dim, eps=eps)
 
     def apply_to(self, x: Tensor) -> Tensor:
         """Normalise each step."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.nn.layers import Layer, State
+from codec.nn.symmetric import WholeLayer
 
 
 class Lstm(Layer):
@@ -74,6 +75,33 @@ class Gru(Layer):
             y, hidden = self.gru(rows, _swap(state[0]))
         y = y.transpose(1, 2)
         return (x + y if self.skip else y), (_swap(hidden),)
+
+
+class BiLstm(WholeLayer):
+    """Stacked LSTM over frames in both directions, (B, D, F) -> (B, 2 * D, F); with `skip` the input is added to both.
+
+    The backward one begins at the last frame: every output depends on the whole signal, so it cannot stream.
+
+    Source: Zhang et al. 2024 (SpeechTokenizer), section 3.1.
+    """
+
+    lookahead = None
+
+    def __init__(self, dim: int, *, n_layers: int = 1, skip: bool = False) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(dim, dim, n_layers, batch_first=True, bidirectional=True)
+        self.skip = skip
+
+    @property
+    def receptive_field(self) -> None:
+        """The whole signal."""
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Both directions, in the precision of the weights."""
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = self.lstm(x.transpose(1, 2).to(self._zeros(0).dtype))[0]
+        y = y.transpose(1, 2)
+        return y + torch.cat((x, x), 1) if self.skip else y
 
 
 def _swap(state: Tensor) -> Tensor:

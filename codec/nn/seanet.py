@@ -1,7 +1,7 @@
 """The conv family, as in SoundStream and EnCodec: strided convolutions from samples to frames, transposed ones back.
 
 Everything is late by nothing, and causal unless `causal: false` puts each convolution in the middle of what it sees
-(HiFi-Codec, Language-Codec); zeros stand around the signal, or with `padding: mirror` its mirror image before it (EnCodec).
+(HiFi-Codec, Language-Codec); around the signal stand zeros, or with `padding: mirror` its mirror image (EnCodec).
 Weight norm is not used: at inference it is folded into the weights anyway.
 
 >>> config = SeanetEncoderConfig(n_filters=4, strides=(2, 4), n_recurrent=1)
@@ -22,10 +22,10 @@ from codec.errors import ConfigError
 from codec.nn.attention import transformer_block
 from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, residual_unit
 from codec.nn.mirror import mirror_conv
-from codec.nn.recurrent import Gru, Lstm
+from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 
-RECURRENT: dict[str, Callable[..., Layer]] = {"gru": Gru, "lstm": Lstm}
+RECURRENT: dict[str, Callable[..., Layer]] = {"bilstm": BiLstm, "gru": Gru, "lstm": Lstm}
 NORMS = ("none", "layer", "rms", "time")
 # causal, padding -> its convolutions, down and up
 CONVS: dict[tuple[bool, str], tuple[Callable[..., Layer], Callable[..., Layer]]] = {
@@ -56,7 +56,7 @@ class SeanetConfig:
     residual_kernel_size: int = 3
     compress: int = 2  # a residual unit has 1 / compress of the channels inside
     true_skip: bool = False  # a residual unit adds its input itself; else a pointwise conv of it
-    recurrent: str = "lstm"  # lstm or gru
+    recurrent: str = "lstm"  # lstm, gru, or in an encoder that is not causal bilstm, which doubles the channels
     n_recurrent: int = 2  # recurrent layers at the frame rate, the input added
     n_attention: int = 0  # transformer blocks at the frame rate
     n_heads: int = 8  # of the attention
@@ -79,6 +79,9 @@ class SeanetConfig:
             raise ConfigError(f"{where}.strides: expected numbers of at least 1, found {list(self.strides)}")
         if self.n_filters % self.compress:
             raise ConfigError(f"{where}.compress: {self.compress} does not divide n_filters {self.n_filters}")
+        both_ways = self.recurrent == "bilstm"
+        if both_ways and (self.causal or self.n_attention or not isinstance(self, SeanetEncoderConfig)):
+            raise ConfigError(f"{where}.recurrent: bilstm needs an encoder with causal: false and n_attention: 0")
         if self.causal and self.norm == "time":
             raise ConfigError(f"{where}.norm: time needs causal: false, it makes the past depend on the future")
         paddings = tuple(padding for causal, padding in CONVS if causal == self.causal)
@@ -116,6 +119,8 @@ def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: 
     for stride in config.strides:
         down = conv(dim, 2 * dim, kernel_size=2 * stride, stride=stride)
         layers += [*_residual_units(config, dim), Elu(), down, *_norm(config, 2 * dim)]
+        dim *= 2
+    if config.n_recurrent and config.recurrent == "bilstm":
         dim *= 2
     last = conv(dim, latent_dim, kernel_size=config.last_kernel_size)
     return Chain([*layers, *_context_layers(config), Elu(), last])

@@ -15,6 +15,7 @@ from codec.quantize.factorised import Factorised, FactorisedConfig
 from codec.quantize.grouped import Grouped, GroupedConfig
 from codec.quantize.masked import Masked, MaskedConfig
 from codec.quantize.residual import Residual, ResidualConfig
+from codec.quantize.split import Split, SplitConfig
 from codec.quantize.vq import VectorQuantizer, VqConfig
 
 # kind -> its options and its class, made as cls(options, latent_dim)
@@ -23,6 +24,7 @@ BOTTLENECKS: dict[str, tuple[type[Any], type[Bottleneck]]] = {
     "grouped": (GroupedConfig, Grouped),
     "masked": (MaskedConfig, Masked),
     "residual": (ResidualConfig, Residual),
+    "split": (SplitConfig, Split),
     "vq": (VqConfig, VectorQuantizer),
 }
 

@@ -122,5 +122,5 @@ class Factorised(Bottleneck):
     def dequantize(self, codes: Tensor) -> Tensor:
         """Each frame alone, so that a window may begin within a code of several frames."""
         parts = zip(self.parts, codes.unbind(1), strict=False)
-        total: Tensor = sum(level.project_out(level.book.lookup(code)) for level, code in parts)  # type: ignore[assignment]
-        return total.transpose(1, 2)
+        given = [level.project_out(level.book.lookup(code)) for level, code in parts]
+        return torch.stack(given).sum(0).transpose(1, 2)

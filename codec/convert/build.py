@@ -1,0 +1,40 @@
+"""The sources of published checkpoints by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codec.convert.dac import convert_dac
+from codec.convert.encodec import convert_encodec
+from codec.convert.hf import convert_hf
+from codec.convert.hificodec import convert_hificodec
+from codec.convert.languagecodec import convert_languagecodec
+from codec.convert.mimi import convert_mimi
+from codec.convert.snac import convert_snac
+from codec.convert.speechtokenizer import convert_speechtokenizer
+from codec.convert.state import Converted, Converter
+from codec.errors import ConfigError
+
+# name -> convert(path of the checkpoint file or folder)
+CONVERTERS: dict[str, Converter] = {
+    "dac": convert_dac,
+    "encodec": convert_encodec,
+    "hf": convert_hf,
+    "hificodec": convert_hificodec,
+    "languagecodec": convert_languagecodec,
+    "mimi": convert_mimi,
+    "snac": convert_snac,
+    "speechtokenizer": convert_speechtokenizer,
+}
+
+
+def convert_checkpoint(path: Path, source: str) -> Converted:
+    """Configuration and weights of a published checkpoint.
+
+    Raises:
+        ConfigError: an unknown source.
+        ModelError: a file that is damaged or of another system.
+    """
+    if source not in CONVERTERS:
+        raise ConfigError(f"--from {source}: unknown; known are {', '.join(sorted(CONVERTERS))}")
+    return CONVERTERS[source](path)

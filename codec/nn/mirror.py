@@ -1,0 +1,69 @@
+"""The causal convolution of EnCodec: before the signal stands the signal itself, mirrored, not zeros.
+
+So the first outputs see a little of the future. A stream is exact where its first block is longer than the memory; a
+shorter one is mirrored as EnCodec mirrors a short signal, with zeros behind it.
+
+>>> layer = MirrorConv(1, 1, kernel_size=3)
+>>> x = torch.randn(1, 1, 8)
+>>> mirrored = torch.cat((x[..., 2:3], x[..., 1:2], x), -1)
+>>> torch.allclose(layer(x), layer.conv(mirrored), atol=1e-6)
+True
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody uses
+from torch import Tensor, nn
+
+from codec.errors import ConfigError
+from codec.nn.layers import CausalConv, Layer, State
+
+
+class MirrorConv(Layer):
+    """As `CausalConv`, but for what stands before the signal.
+
+    Raises:
+        ConfigError: a kernel that reaches no further than its stride, which sees nothing before the signal.
+
+    Source: Défossez et al. 2022 (EnCodec), `pad_mode="reflect"` with `causal=True`.
+    """
+
+    n_states = 2
+
+    def __init__(
+        self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
+        self.down = stride
+        self.in_dim = in_dim
+        self.reach = (kernel_size - 1) * dilation + 1
+        self.memory = self.reach - stride
+        if self.memory < 1:
+            raise ConfigError(f"MirrorConv: a kernel that spans {self.reach} sees nothing before a stride of {stride}")
+
+    @property
+    def receptive_field(self) -> int:
+        """Inputs that the kernel spans."""
+        return self.reach
+
+    def init_state(self, batch: int) -> State:
+        """Nothing yet: (B, C_in, reach - stride), and (B, 1, 1) that is 0 until the signal begins."""
+        return self._zeros(batch, self.in_dim, self.memory), self._zeros(batch, 1, 1)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, C_in, n * stride) -> (B, C_out, n)."""
+        memory, begun = state
+        mirrored = F.pad(x, (0, self.memory))[..., 1 : self.memory + 1].flip(-1)
+        x = torch.cat((torch.where(begun > 0, memory, mirrored), x), -1)
+        y: Tensor = self.conv(x)
+        return y, (x[..., x.shape[-1] - self.memory :], torch.ones_like(begun))
+
+
+def mirror_conv(
+    in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> Layer:
+    """A `MirrorConv`, or a `CausalConv` where there is nothing to mirror."""
+    make = MirrorConv if (kernel_size - 1) * dilation + 1 > stride else CausalConv
+    return make(in_dim, out_dim, kernel_size=kernel_size, stride=stride, dilation=dilation, groups=groups)

@@ -1,0 +1,172 @@
+"""EnCodec's checkpoints: its own network and ours give the same codes and the same audio."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import codec
+from codec.convert.encodec import convert_encodec
+from codec.convert.hf import convert_hf
+from codec.convert.run import convert
+from codec.errors import ModelError
+from codec.golden import GOLDEN
+from codec.network import Network
+
+# The published packages' weight norm is of the old style.
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+SIZES = {"n_filters": 4, "ratios": [4, 3, 2, 2], "dimension": 16}
+
+
+@torch.no_grad()
+def fill(tables: list[Tensor], latent: Tensor) -> None:
+    """Entries of the size of real latents (N, D) and of what each level leaves: a fresh EnCodec's are all zero."""
+    generator = torch.Generator().manual_seed(0)
+    for table in tables:
+        rows = torch.randint(len(latent), (len(table),), generator=generator)
+        table.copy_(latent[rows] + 0.5 * latent.std() * torch.randn(table.shape, generator=generator))
+        latent = latent - table[torch.cdist(latent, table).argmin(1)]
+
+
+def speech(seconds: float = 0.5) -> Tensor:
+    """Speech at 24 kHz (as if), a multiple of the small model's hop of 48."""
+    audio, _ = codec.read_audio(Path(__file__).parent / "fixtures" / "rhasspy_nathalie_03.flac")
+    n = int(24000 * seconds) // 48 * 48
+    return torch.from_numpy(audio[:1, 8000 : 8000 + n])[None]
+
+
+@pytest.fixture
+def original(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """A small EnCodec of the authors' package; it imports torchaudio at its top and never needs it here."""
+    if not all(importlib.util.find_spec(name) for name in ("encodec", "einops")):
+        pytest.skip("the encodec package (extra dev) or its einops is not installed")
+    monkeypatch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
+    model = importlib.import_module("encodec.model")
+    torch.manual_seed(0)
+    encoder = model.m.SEANetEncoder(channels=1, norm="weight_norm", causal=True, **SIZES)
+    decoder = model.m.SEANetDecoder(channels=1, norm="weight_norm", causal=True, **SIZES)
+    quantizer = model.qt.ResidualVectorQuantizer(dimension=16, n_q=8, bins=64)
+    network: nn.Module = model.EncodecModel(encoder, decoder, quantizer, [24.0], 24000, 1).eval()
+    with torch.no_grad():
+        latent = encoder(speech()).transpose(1, 2)[0]
+    books = [layer._codebook for layer in quantizer.vq.layers]
+    for book in books:
+        book.inited.fill_(True)
+    fill([book.embed for book in books], latent)
+    return network
+
+
+def test_the_authors_state_dict_gives_their_codes_and_their_audio(original: nn.Module, tmp_path: Path) -> None:
+    torch.save(original.state_dict(), tmp_path / "encodec.th")
+    converted = convert_encodec(tmp_path / "encodec.th")
+    ours = Network(converted.config).eval()
+    ours.load_state_dict(converted.weights)
+    x = speech()
+    with torch.no_grad():
+        theirs = original.quantizer.encode(original.encoder(x), 24000 // 48, 1e9).transpose(0, 1)  # type: ignore[operator, union-attr]
+        audio = original.decode([(theirs, None)])  # type: ignore[operator]
+        codes = ours.bottleneck.encode(ours.encoder(x))
+        audio_hat = ours.decoder(ours.bottleneck.decode(codes))
+    assert len(theirs.unique()) > 32
+    assert torch.equal(codes, theirs)
+    assert float((audio - audio_hat).abs().max()) < 1e-4
+
+
+def test_the_transformers_folder_gives_its_codes_and_its_audio(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="the extra interop is not installed")
+    torch.manual_seed(0)
+    config = transformers.EncodecConfig(
+        num_filters=4, upsampling_ratios=[4, 3, 2, 2], hidden_size=16, codebook_dim=16, codebook_size=64,
+        target_bandwidths=[24.0],
+    )  # fmt: skip
+    model = transformers.EncodecModel(config).eval()
+    x = speech()
+    with torch.no_grad():
+        latent = model.encoder(x).transpose(1, 2)[0]
+    fill([layer.codebook.embed for layer in model.quantizer.layers], latent)
+    model.save_pretrained(tmp_path / "hf")
+    converted = convert_hf(tmp_path / "hf")
+    ours = Network(converted.config).eval()
+    ours.load_state_dict(converted.weights)
+    with torch.no_grad():
+        theirs = model.encode(x, bandwidth=24.0).audio_codes[0]
+        audio = model.decode(theirs[None], [None])[0]
+        codes = ours.bottleneck.encode(ours.encoder(x), theirs.shape[1])
+        audio_hat = ours.decoder(ours.bottleneck.decode(codes))
+    assert len(theirs.unique()) > 32
+    assert torch.equal(codes, theirs)
+    assert float((audio - audio_hat).abs().max()) < 1e-4
+
+
+def test_a_converted_model_is_exact_in_blocks_whose_first_is_longer_than_any_mirror(
+    original: nn.Module, tmp_path: Path
+) -> None:
+    torch.save(original.state_dict(), tmp_path / "encodec.th")
+    converted = convert_encodec(tmp_path / "encodec.th")
+    ours = Network(converted.config).eval()
+    ours.load_state_dict(converted.weights)
+    x = speech(0.2)
+    with torch.no_grad():
+        whole = ours.encoder(x)
+        state, parts = ours.encoder.init_state(1), []
+        for block in (x[..., : 7 * 48], x[..., 7 * 48 : 8 * 48], x[..., 8 * 48 :]):
+            y, state = ours.encoder.step(block, state)
+            parts.append(y)
+    assert torch.allclose(torch.cat(parts, -1), whole, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_convert_writes_a_folder_with_graphs_and_golden_vectors(original: nn.Module, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the extra export is not installed")
+    torch.save(original.state_dict(), tmp_path / "encodec.th")
+    lines: list[str] = []
+    folder = convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append)
+    assert folder.has_graphs
+    assert (folder.path / GOLDEN).is_file()
+    assert "codes agree on" in lines[-1]
+    model = codec.load(folder.path)
+    assert model.decode(model.encode(speech()[0, 0].numpy())).shape == (12000,)
+    with pytest.raises(ModelError, match="something lies there"):
+        convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append)
+
+
+def test_convert_without_graphs_runs_what_it_wrote_and_refuses_a_folder_in_use(
+    original: nn.Module, tmp_path: Path
+) -> None:
+    torch.save(original.state_dict(), tmp_path / "encodec.th")
+    lines: list[str] = []
+    folder = convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append, graphs=False)
+    assert not folder.has_graphs
+    assert lines[-1].startswith("forward: 2 s of noise to 1000 frames of 8 codes")
+    assert folder.info.licence == "CC-BY-NC-4.0"
+    with pytest.raises(ModelError, match="something lies there"):
+        convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append)
+    (tmp_path / "config.json").write_text('{"model_type": "x"}')
+    with pytest.raises(ModelError, match=r"model_type 'x' has no converter"):
+        convert_hf(tmp_path)
+
+
+def test_keys_that_nothing_maps_and_keys_that_are_missing_are_errors(original: nn.Module, tmp_path: Path) -> None:
+    state = dict(original.state_dict())
+    torch.save(state | {"extra.weight": torch.zeros(1)}, tmp_path / "more.th")
+    with pytest.raises(ModelError, match=r"extra\.weight has no place here"):
+        convert_encodec(tmp_path / "more.th")
+    del state["decoder.model.15.conv.conv.bias"]
+    torch.save(state, tmp_path / "less.th")
+    with pytest.raises(ModelError, match=r"no decoder.model.15.conv.conv.bias \(1 keys missing\)"):
+        convert_encodec(tmp_path / "less.th")
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": Path("x")}, tmp_path / "code.th")
+    with pytest.raises(ModelError, match="not tensors and plain data alone"):
+        convert_encodec(tmp_path / "code.th")
+    (tmp_path / "junk.th").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"junk\.th"):
+        convert_encodec(tmp_path / "junk.th")

@@ -1,0 +1,134 @@
+"""What a recipe costs, known in seconds: its network is built without numbers, shapes go through it, sums are counted.
+
+>>> from codec.train.config import read_recipe
+>>> cost = dry_run(read_recipe("tiny"))
+>>> cost.frame_rate, cost.bitrate, cost.parameters["quantizer"]
+(50.0, 1200.0, 4096)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from codec.network import Network
+from codec.train.config import Recipe
+from codec.train.discriminators import Discriminators
+
+# Bytes per learned number in a float32 run: itself, its gradient, two moments of AdamW; and the generator's average.
+LEARNED, AVERAGED = 16, 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a recipe costs.
+
+    Attributes:
+        parameters: of encoder, quantizer, decoder, and total of these: numbers in the weights file.
+        discriminators: numbers that learn beside them and are not shipped; 0 without an adversary.
+        frame_rate: frames per second.
+        bitrate: bits per second with all codebooks.
+        gmacs: products of an encoding and a decoding of one second, 1e9; Fourier transforms are not counted.
+        memory: of a training step at the recipe's batch and crop, in float32, bytes; what layers keep for the gradient,
+            weights, gradients and moments, not the workspace of a device.
+    """
+
+    parameters: dict[str, int]
+    discriminators: int
+    frame_rate: float
+    bitrate: float
+    gmacs: float
+    memory: int
+
+
+def dry_run(recipe: Recipe) -> Cost:
+    """Build and cost a recipe; nothing is computed or written.
+
+    Raises:
+        ConfigError: a network that cannot be.
+    """
+    frames = max(1, round(recipe.data.crop * recipe.model.frame_rate))
+    length = frames * recipe.model.hop_length
+    with FakeTensorMode():
+        network = Network(recipe.model)
+        info = network.info(recipe.name, recipe.licence)
+        learned = sum(p.numel() for p in network.parameters())
+        gmacs = _gmacs(network)
+        with _counting(network) as sizes:
+            network.decoder(network.encoder(torch.empty(1, 1, length)))
+        kept = sum(sizes.values())
+    # Small and with windows that are made once for the whole process: theirs must have numbers.
+    opposed = 0
+    if recipe.adversary.start_step >= 0:
+        adversary = Discriminators(recipe.adversary)
+        opposed = sum(p.numel() for p in adversary.parameters())
+        with _counting(adversary) as sizes:
+            adversary(torch.zeros(2, length))  # a recording and what was made of it
+        kept += sum(sizes.values())
+    names = {"encoder": "encoder", "bottleneck": "quantizer", "decoder": "decoder"}
+    parameters = {ours: info.parameters[name] for name, ours in names.items()}
+    return Cost(
+        parameters=parameters | {"total": sum(parameters.values())},
+        discriminators=opposed,
+        frame_rate=info.frame_rate,
+        bitrate=info.bitrate,
+        gmacs=gmacs,
+        memory=kept * recipe.data.batch + learned * (LEARNED + AVERAGED) + opposed * LEARNED,
+    )
+
+
+def describe(cost: Cost, recipe: Recipe) -> str:
+    """A few lines for people."""
+    millions = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in cost.parameters.items())
+    return (
+        f"{recipe.name}: {millions}; discriminators {cost.discriminators / 1e6:.2f} M\n"
+        f"{cost.frame_rate:g} frames/s, {cost.bitrate / 1000:g} kbit/s, {cost.gmacs:.2f} GMAC for a second\n"
+        f"a step of {recipe.data.batch} x {recipe.data.crop:g} s keeps {cost.memory / 2**30:.1f} GiB in float32"
+    )
+
+
+def as_dict(cost: Cost) -> dict[str, Any]:
+    """Numbers only, for --json."""
+    return asdict(cost)
+
+
+def _gmacs(network: Network) -> float:
+    """Encoder and decoder of about a second; the search compares each vector with each entry."""
+    rate, hop_length = network.config.frame_rate, network.config.hop_length
+    frames = max(1, round(rate))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        latent = network.encoder(torch.empty(1, 1, frames * hop_length))
+        network.decoder(latent)
+    books = network.bottleneck.codebooks
+    divisors = network.bottleneck.divisors or (1,) * len(books)
+    search = sum(book.codebook_size * book.dim / divisor for book, divisor in zip(books, divisors, strict=True))
+    matrices = sum(x.numel() for x in network.bottleneck.parameters()) - sum(
+        book.embed.numel() for book in books if book.embed.requires_grad
+    )
+    products = float(counter.get_total_flops()) / 2 / frames
+    return (products + search + matrices) * rate / 1e9
+
+
+@contextmanager
+def _counting(module: nn.Module) -> Iterator[dict[int, int]]:
+    """Sizes in bytes of the memories that are kept for the gradient, each once, without the module's weights."""
+    learned = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    sizes: dict[int, int] = {}
+    held: list[Tensor] = []  # while it lives no other memory gets its number
+
+    def keep(x: Tensor) -> Tensor:
+        number = x.untyped_storage()._cdata
+        if number not in learned:
+            sizes[number] = x.untyped_storage().nbytes()
+            held.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        yield sizes
