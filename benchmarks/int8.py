@@ -25,8 +25,8 @@ from codec.engine import Audio, Codes
 from codec.engine.onnx_engine import OnnxEngine
 from codec.export.runtime import export_model
 from codec.hub import find_model
-from codec.metrics import pesq_wb, stoi
 from codec.modelfolder import DECODER, ENCODER, ModelFolder, read_model
+from codec.quality.metrics import pesq_wb, stoi
 
 N_STEPS = 400  # of one frame, for the time
 SECONDS = 8  # of each file

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import codec
-from codec.spectrogram import loudness_db, magma, png
+from codec.quality.spectrogram import loudness_db, magma, png
 
 GAP, HEIGHT = 6, 2  # rows of white between the panels; rows of the picture for one of the spectrogram
 RANGE_DB = 70.0  # from black to the brightest point of the recording

@@ -15,7 +15,7 @@ from codec.config import ModelInfo
 from codec.errors import CodecError
 from codec.hub import list_models
 from codec.stream import StreamDecoder, StreamEncoder
-from codec.streams import StreamDecoders, StreamEncoders
+from codec.stream.rows import StreamDecoders, StreamEncoders
 
 __version__ = "0.1.0"
 __all__ = [

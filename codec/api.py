@@ -27,7 +27,7 @@ from codec.files import describe_os_error
 from codec.hub import DEFAULT, find_model
 from codec.modelfolder import read_model
 from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
-from codec.streams import StreamDecoders, StreamEncoders
+from codec.stream.rows import StreamDecoders, StreamEncoders
 
 
 class Model:

@@ -16,12 +16,12 @@ from codec.api import Model, check_same_model, choose_codebooks, info_of_header,
 from codec.audio import AudioReader
 from codec.audiowriter import AudioWriter
 from codec.codes import make_header
-from codec.codesentropy import with_prior
+from codec.codesfile.packed import with_prior
+from codec.codesfile.prior import Prior
 from codec.engine import Codes
 from codec.errors import AudioError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
 from codec.hub import EMBEDDED, find_by_weights, list_models
-from codec.prior import Prior
 from codec.stream import StreamDecoder, frames_of_mode
 
 Progress = Callable[[float], None]  # gets seconds of audio done so far

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from codec.cachefolder import cache_home, is_offline, key_of
-from codec.downloadview import progress_bar
-from codec.modelsource import parse_source
+from codec.hub.cachefolder import cache_home, is_offline, key_of
+from codec.hub.downloadview import progress_bar
+from codec.hub.modelsource import parse_source
 
 
 def test_codec_home_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

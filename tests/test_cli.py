@@ -20,7 +20,7 @@ import codec
 from codec.api import Model
 from codec.audio import write
 from codec.cli import main
-from codec.evaluate import measured_bitrate, spread
+from codec.quality.evaluate import measured_bitrate, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from codec import codesentropy, codesfile, codespacking
-from codec.codesfile import CodesFile, Header, Reader, Writer, append, read, write
+from codec import codesfile
+from codec.codesfile import CodesFile, Header, Reader, Writer, append, packed, packing, read, write
 from codec.errors import CodesError, CodesFileError
 
 ROOT = Path(__file__).parent.parent
@@ -186,7 +186,7 @@ def test_blocks_are_packed_as_the_specification_says(codes_file: CodesFile) -> N
     """Clauses 3.2 to 3.4, once more and bit by bit, from the text."""
     header, data = codes_file.header, written(codes_file)
     codes = codes_file.codes.reshape(header.channels, header.n_codebooks, -1)
-    head = codespacking.header_bytes(header)
+    head = packing.header_bytes(header)
     expected = head
     for number, start in enumerate(range(0, codes.shape[-1], 12)):
         part = codes[..., start : start + 12]
@@ -273,7 +273,7 @@ def test_sections_beyond_the_header_limit_are_refused_at_writing() -> None:
 def header_claims() -> Iterator[tuple[str, bytes]]:
     """Headers with a good CRC-32 and claims that cannot be."""
     body = TINY_BYTES[6:0x2A]
-    varint = codespacking.varint
+    varint = packing.varint
     huge = varint((1 << 63) - 1)
     yield "model name", huge + body[1:]
     yield "channels", body[:0x1A] + huge + body[0x1B:]
@@ -299,7 +299,7 @@ def test_an_absurd_header_is_refused_without_allocating(
     text: str, fields: bytes, wrap: Callable[[bytes], BinaryIO]
 ) -> None:
     """Clause 6."""
-    head = TINY_BYTES[:5] + codespacking.varint(len(fields)) + fields
+    head = TINY_BYTES[:5] + packing.varint(len(fields)) + fields
     data = head + zlib.crc32(head).to_bytes(4, "little") + TINY_BYTES[0x2E:]
     tracemalloc.start()
     try:
@@ -316,7 +316,7 @@ def test_a_header_that_claims_to_be_huge_is_refused_without_allocating(wrap: Cal
     for size, text in ((1 << 62, "at most 1048576"), (1 << 20, "ends in its header"), (1 << 63, "more than 9 bytes")):
         tracemalloc.start()
         with pytest.raises(CodesFileError, match=text):
-            read(wrap(TINY_BYTES[:5] + codespacking.varint(size) + b"x" * 99))
+            read(wrap(TINY_BYTES[:5] + packing.varint(size) + b"x" * 99))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1 << 20
@@ -344,7 +344,7 @@ def test_another_file_is_refused() -> None:
 
 
 def test_every_shipped_version_has_a_reader() -> None:
-    assert list(codesfile.READERS) == list(range(1, codesentropy.VERSION + 1))
+    assert list(codesfile.READERS) == list(range(1, packed.VERSION + 1))
 
 
 # Writing.
@@ -508,7 +508,7 @@ def test_every_flipped_bit_is_found(wrap: Callable[[bytes], BinaryIO]) -> None:
 def test_a_damaged_block_is_named_with_its_seconds_and_the_good_ones_after_it_are_counted() -> None:
     """Clause 5.3."""
     data = bytearray(written(some_file(DEFAULT, 320)))
-    start = len(codespacking.header_bytes(DEFAULT))
+    start = len(packing.header_bytes(DEFAULT))
     data[start + 3 * 255 + 100] ^= 4
     place = f"<stream>: byte {start + 3 * 255}: block 3 (seconds 3.00 to 4.00): CRC-32 does not match"
     for wrap in (io.BytesIO, pipe):
@@ -526,7 +526,7 @@ def test_a_damaged_block_is_named_with_its_seconds_and_the_good_ones_after_it_ar
 def test_a_damaged_length_does_not_hide_the_blocks_after_it(value: int) -> None:
     """Clause 5.3."""
     data = bytearray(written(some_file(DEFAULT, 320)))
-    data[len(codespacking.header_bytes(DEFAULT)) + 255] = value
+    data[len(packing.header_bytes(DEFAULT)) + 255] = value
     for wrap in (io.BytesIO, pipe):
         part = read(wrap(bytes(data)), partial=True)
         assert part.codes.shape == (4, 50)
@@ -539,7 +539,7 @@ def test_every_truncation_keeps_the_whole_blocks_and_warns(wrap: Callable[[bytes
     header = dataclasses.replace(TINY, frames_per_block=2)
     whole = some_file(header, 7, 1)
     data = written(whole)
-    head, full, short = len(codespacking.header_bytes(header)), 6, 6
+    head, full, short = len(packing.header_bytes(header)), 6, 6
     for size in range(len(data)):
         if size < head:
             with pytest.raises(CodesFileError, match=r"the file ends|needs"):
@@ -559,7 +559,7 @@ def test_every_truncation_keeps_the_whole_blocks_and_warns(wrap: Callable[[bytes
 def test_blocks_moved_repeated_or_left_out_are_damage(wrap: Callable[[bytes], BinaryIO]) -> None:
     """Clause 3.4."""
     data = written(some_file(DEFAULT, 200))
-    at = len(codespacking.header_bytes(DEFAULT))
+    at = len(packing.header_bytes(DEFAULT))
     head, blocks, end = data[:at], [data[at + n * 255 :][:255] for n in range(4)], data[at + 4 * 255 :]
     for order in ([0, 2, 1, 3], [0, 1, 1, 2, 3], [0, 2, 3], [0, 1, 2]):
         with pytest.raises(CodesFileError, match=r"block|trailer"):
@@ -595,7 +595,7 @@ def test_a_writer_that_breaks_the_rules_is_found_behind_a_good_crc(at: int, valu
 def test_a_trailer_that_cannot_be_is_refused(n_frames: int, n_samples: int, text: str) -> None:
     """Clauses 4 and 5.1."""
     for n_blocks in (1, 2):
-        end = codespacking.trailer_bytes(TINY_BYTES[0x2A:0x2E], n_blocks, n_frames, n_samples)
+        end = packing.trailer_bytes(TINY_BYTES[0x2A:0x2E], n_blocks, n_frames, n_samples)
         for wrap in (io.BytesIO, pipe):
             with pytest.raises(CodesFileError, match=f"{text}|trailer: CRC"):
                 read(wrap(TINY_BYTES[:0x3B] + end))
@@ -627,13 +627,13 @@ def test_mutated_files_give_codes_or_one_clear_error(data: st.DataObject) -> Non
 @example(b"", False)
 @settings(max_examples=150, deadline=None)
 def test_random_bytes_give_one_clear_error(tail: bytes, has_good_header: bool) -> None:
-    check_hostile((TINY_BYTES[:0x2E] if has_good_header else codespacking.MAGIC + b"\1") + tail)
+    check_hostile((TINY_BYTES[:0x2E] if has_good_header else packing.MAGIC + b"\1") + tail)
 
 
 @given(st.binary(max_size=80))
 @settings(max_examples=150, deadline=None)
 def test_random_header_fields_give_one_clear_error(fields: bytes) -> None:
-    head = TINY_BYTES[:5] + codespacking.varint(len(fields)) + fields
+    head = TINY_BYTES[:5] + packing.varint(len(fields)) + fields
     check_hostile(head + zlib.crc32(head).to_bytes(4, "little"))
 
 
@@ -670,19 +670,19 @@ def test_a_range_of_frames_is_that_of_the_whole(codes_file: CodesFile, one: int,
 def test_a_range_reads_its_blocks_the_header_and_the_trailer_and_nothing_else() -> None:
     """Clause 5.2."""
     file = Counted(written(some_file(DEFAULT, 50 * 200)))
-    head, size = len(codespacking.header_bytes(DEFAULT)), len(file.getvalue())
+    head, size = len(packing.header_bytes(DEFAULT)), len(file.getvalue())
     codes = Reader(file).read_frames(150 * 50 + 10, 152 * 50 + 20)
     np.testing.assert_array_equal(codes, some_codes(DEFAULT, 10000)[0, :, 7510:7620])
     touched = set().union(*file.touched)
     blocks = range(head + 150 * 255, head + 153 * 255)
-    assert touched <= {*range(head), *blocks, *range(size - codespacking.MAX_TRAILER_BYTES, size)}
-    assert sum(map(len, file.touched)) == head + len(blocks) + codespacking.MAX_TRAILER_BYTES
+    assert touched <= {*range(head), *blocks, *range(size - packing.MAX_TRAILER_BYTES, size)}
+    assert sum(map(len, file.touched)) == head + len(blocks) + packing.MAX_TRAILER_BYTES
 
 
 def test_a_range_checks_its_own_blocks_alone() -> None:
     """Clause 5.2."""
     data = bytearray(written(some_file(DEFAULT, 500)))
-    data[len(codespacking.header_bytes(DEFAULT)) + 4 * 255 + 9] ^= 1
+    data[len(packing.header_bytes(DEFAULT)) + 4 * 255 + 9] ^= 1
     reader = Reader(io.BytesIO(bytes(data)))
     assert reader.read_frames(0, 200).shape == (4, 200)
     assert reader.read_frames(250, 500).shape == (4, 250)

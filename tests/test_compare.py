@@ -1,4 +1,4 @@
-"""codec.compare, codec.systems, codec.noise, codec.comparereport: codecs on the same recordings."""
+"""compare, systems, noise and comparereport of codec.quality: codecs on the same recordings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from codec import compare, comparereport
 from codec.api import Model
 from codec.errors import AudioError, CodecError, ConfigError
-from codec.noise import add_noise
-from codec.systems import Coded, Facts, Floats, System
+from codec.quality import compare, comparereport
+from codec.quality.noise import add_noise
+from codec.quality.systems import Coded, Facts, Floats, System
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = {name: FIXTURES / name for name in ("librispeech_4267_287369-0000.flac", "rhasspy_nathalie_06_24k.flac")}

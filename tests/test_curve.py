@@ -1,4 +1,4 @@
-"""codec.curve: the picture of quality against bitrate."""
+"""codec.quality.curve: the picture of quality against bitrate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 import re
 from xml.etree import ElementTree as ET
 
-from codec.curve import Dot, Panel, Series, draw
-from codec.scores import Mean
+from codec.quality.curve import Dot, Panel, Series, draw
+from codec.quality.scores import Mean
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -18,13 +18,13 @@ import torch
 
 from codec import codesfile
 from codec.api import load
-from codec.codesentropy import with_prior
 from codec.codesfile import CodesFile, Header, Reader, Writer
-from codec.entropy import decode_blocks, encode_block
+from codec.codesfile.entropy import decode_blocks, encode_block
+from codec.codesfile.packed import with_prior
+from codec.codesfile.prior import FILE_NAME, read_prior
+from codec.codesfile.rans import PythonCoder, open_coder
 from codec.errors import CodesError, CodesFileError, ModelError
 from codec.modelfolder import write_model as write_facts
-from codec.prior import FILE_NAME, read_prior
-from codec.rans import PythonCoder, open_coder
 from codec.train.prior import PriorConfig, PriorNetwork, save_prior
 from codec.transcode import DecodeOptions, EncodeOptions, decode_file, encode_file
 

@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 
 import codec
-from codec import download as download_module
 from codec import hub
 from codec.api import check_same_model
 from codec.cli import main
 from codec.config import ModelConfig, ModelInfo, Part
 from codec.errors import ModelError
 from codec.hub import DEFAULT, EMBEDDED, download, find_by_weights, find_model
+from codec.hub import fetch as fetch_module
 from codec.modelfolder import read_model, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ Web = Any
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long pauses between tries."""
-    monkeypatch.setattr(download_module, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch_module, "PAUSE", 0.001)
 
 
 @pytest.fixture(autouse=True)

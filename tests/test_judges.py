@@ -1,4 +1,4 @@
-"""codec.judges, codec.words, codec.bundled, codec.mos, codec.speaker: what judges decoded speech, by name."""
+"""judges, words, bundled, mos and speaker of codec.quality: what judges decoded speech, by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import codec
-from codec import audio, judges, metrics, mos, words
-from codec.bundled import file_of_package
+from codec import audio
 from codec.errors import ConfigError, MissingExtraError, ModelError
-from codec.speaker import VoiceEncoder, piece_starts
-from codec.spectrogram import mel_filters
+from codec.quality import judges, metrics, mos, words
+from codec.quality.bundled import file_of_package
+from codec.quality.speaker import VoiceEncoder, piece_starts
+from codec.quality.spectrogram import mel_filters
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Floats = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""codec.metrics: equal to the reference packages on real speech, and to values worked out by hand."""
+"""codec.quality.metrics: equal to the reference packages on real speech, and to values worked out by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec import audio, metrics, spectrogram
+from codec import audio
 from codec.errors import CodesError
+from codec.quality import metrics, spectrogram
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Floats = npt.NDArray[np.float32]

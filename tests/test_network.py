@@ -31,6 +31,8 @@ BOTTLENECK_OPTIONS = {
     "residual": {"n_codebooks": 3},
     "vq": {},
 }
+# Of published systems: their own tests compare them with the originals, tests/test_recipes.py trains them.
+PUBLISHED = {"factorised", "hifi", "mel", "mimi", "projected", "snake", "split", "vocos"}
 every_network = pytest.mark.parametrize(
     ("encoder", "bottleneck", "decoder"), list(itertools.product(ENCODER_OPTIONS, BOTTLENECK_OPTIONS, DECODER_OPTIONS))
 )
@@ -81,9 +83,9 @@ def decode(network: Network, codes: Tensor, n_frames: int) -> Tensor:
 
 
 def test_every_kind_is_tested() -> None:
-    assert ENCODER_OPTIONS.keys() == ENCODERS.keys()
-    assert DECODER_OPTIONS.keys() == DECODERS.keys()
-    assert BOTTLENECK_OPTIONS.keys() == BOTTLENECKS.keys()
+    assert ENCODER_OPTIONS.keys() == ENCODERS.keys() - PUBLISHED
+    assert DECODER_OPTIONS.keys() == DECODERS.keys() - PUBLISHED
+    assert BOTTLENECK_OPTIONS.keys() == BOTTLENECKS.keys() - PUBLISHED
 
 
 @every_network

@@ -1,4 +1,4 @@
-"""codec.peers, codec.lyra: other people's codecs; what is not there is one clear line."""
+"""codec.quality.peers, codec.quality.lyra: other people's codecs; what is not there is one clear line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from codec import audio, metrics, peers
+from codec import audio
 from codec.errors import CodecError, ConfigError, ModelError
-from codec.lyra import lyra
+from codec.quality import metrics, peers
+from codec.quality.lyra import lyra
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -1,4 +1,4 @@
-"""codec.pitch: the fundamental frequency of known sounds, and what a codec does to it."""
+"""codec.quality.pitch: the fundamental frequency of known sounds, and what a codec does to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from codec import audio
-from codec.pitch import pitch_scores, track
+from codec.quality.pitch import pitch_scores, track
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Floats = npt.NDArray[np.float32]

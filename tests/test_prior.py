@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from codec.codesfile import Header
-from codec.entropy import check_prior
+from codec.codesfile.entropy import check_prior
+from codec.codesfile.prior import EXP, FILE_NAME, Prior, parse_prior, read_prior
+from codec.codesfile.rans import TOTAL_BITS
 from codec.errors import CodesError, ModelError
 from codec.modelfolder import read_model
-from codec.prior import EXP, FILE_NAME, Prior, parse_prior, read_prior
-from codec.rans import TOTAL_BITS
 from codec.train.prior import PriorConfig, PriorNetwork, save_prior, train_prior
 
 SIZES = (16, 16, 8)

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from codec.cli.push import push
 from codec.errors import ModelError
 from codec.hub import DEFAULT, EMBEDDED, find_model
+from codec.hub.publish import front_matter, upload, write_hub_folder
 from codec.modelfolder import GRAPHS, WEIGHTS, ModelFolder, read_model, write_model
-from codec.publish import front_matter, upload, write_hub_folder
 
 COMMIT = "c" * 40
 REPO = "org/codec"

@@ -50,6 +50,7 @@ def train(rank: int, ranks: int) -> dict[str, Tensor]:
     return result
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_what_one_process_learns(tmp_path: Path) -> None:
     """Starts, moving averages and revivals; the two agree to the bit."""
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

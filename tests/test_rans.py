@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codec.rans import TOTAL_BITS, Ints, LibraryCoder, PythonCoder, open_coder, starts
+from codec.codesfile.rans import TOTAL_BITS, Ints, LibraryCoder, PythonCoder, open_coder, starts
 
 KINDS = (LibraryCoder, PythonCoder)
 

@@ -172,6 +172,7 @@ def test_a_dry_run_counts_what_can_be_counted_by_hand() -> None:
     assert larger.gmacs == cost.gmacs > 50 * 4 * 64 * 16 / 1e9
 
 
+@pytest.mark.slow
 def test_dry_run_prints_one_object_of_numbers() -> None:
     command = [sys.executable, "-m", "codec", "train", "tiny", "--dry-run", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)

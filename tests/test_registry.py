@@ -10,8 +10,8 @@ import pytest
 
 from codec.errors import ModelError
 from codec.hub import list_models
-from codec.modelsource import parse_source
-from codec.registry import IN_PACKAGE, PACKAGED, known_models, read_registry
+from codec.hub.modelsource import parse_source
+from codec.hub.registry import IN_PACKAGE, PACKAGED, known_models, read_registry
 
 
 def write(path: Path, *entries: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""codec.scores, codec.report, codec.reportpage, codec.spectrogram: the numbers and files of an evaluation."""
+"""scores, report, reportpage and spectrogram of codec.quality: the numbers and files of an evaluation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from codec import audio, report, spectrogram
+from codec import audio
 from codec.errors import AudioError, CodecError
-from codec.metrics import CodebookUse
-from codec.report import Decoded, EvalResult, Example, FileScore
+from codec.quality import report, spectrogram
+from codec.quality.metrics import CodebookUse
+from codec.quality.report import Decoded, EvalResult, Example, FileScore
 
 DEMO = Path(__file__).parent / "fixtures" / "demo.flac"
 

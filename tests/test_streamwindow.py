@@ -22,7 +22,7 @@ from codec.export.folder import write_folder
 from codec.export.graphs import write_graphs
 from codec.export.runtime import compare
 from codec.network import Network
-from codec.streamwindow import Reach, Window, windows
+from codec.stream.window import Reach, Window, windows
 from codec.transcode import DecodeOptions, EncodeOptions, decode_file, encode_file
 
 Array = npt.NDArray[Any]

@@ -333,6 +333,7 @@ def long_speech(path: Path, speech: Speech, minutes: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_the_file(tiny_path: Path, speech: Speech, tmp_path: Path) -> None:
     short, long = (peaks_mib(tiny_path, long_speech(tmp_path / f"{m}.wav", speech, m)) for m in (0.5, 4))
     # Four minutes are 15 MiB of float32; one copy of them would show.

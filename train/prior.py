@@ -3,7 +3,8 @@
     python -m codec.train.prior MODEL DATA OUT [--cache CODES.npz] [--epochs 6]
 
 MODEL is a name or folder, DATA a folder of speech, OUT a file, or a model folder: then its model.json gets the prior's
-checksum. The prior is learned in float and then rounded to small integers; `codec.prior` runs those and nothing else.
+checksum. The prior is learned in float and then rounded to small integers; `codec.codesfile.prior` runs those
+alone.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from torch.nn import functional
 
 from codec.api import Model, load
 from codec.audio import AudioReader
+from codec.codesfile.prior import ACTIVATION_BITS, FILE_NAME, FORMAT, SLOW_BITS, SLOW_SHIFT
 from codec.errors import TrainError
 from codec.hub import find_model
 from codec.modelfolder import read_model, write_model
 from codec.network import Network
-from codec.prior import ACTIVATION_BITS, FILE_NAME, FORMAT, SLOW_BITS, SLOW_SHIFT
 
 SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 Codes = npt.NDArray[np.int64]
@@ -52,7 +53,7 @@ class PriorConfig:
 
 
 class PriorNetwork(nn.Module):
-    """The prior with float weights; what `codec.prior.Prior` computes in integers.
+    """The prior with float weights; what `codec.codesfile.prior.Prior` computes in integers.
 
     Args:
         books: entries of each codebook, (K, any), from which the embeddings start.
@@ -180,7 +181,7 @@ def train_prior(
 
 
 def save_prior(network: PriorNetwork, path: Path, weights_hash: str) -> None:
-    """Round the weights to integers and write the file that `codec.prior.read_prior` reads."""
+    """Round the weights to integers and write the file that `codec.codesfile.prior.read_prior` reads."""
     from safetensors.numpy import save
 
     arrays: dict[str, npt.NDArray[np.integer]] = {}

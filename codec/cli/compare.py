@@ -16,8 +16,8 @@ from codec.cli.options import DeviceOption, EngineChoice, EngineOption, QuietOpt
 from codec.errors import CodesError, ConfigError
 
 if TYPE_CHECKING:
-    from codec.compare import Comparison, NoiseOptions
-    from codec.systems import System
+    from codec.quality.compare import Comparison, NoiseOptions
+    from codec.quality.systems import System
 
 WIDE = 240  # columns of a table in a pipe, which has no width; rich would fold the numbers
 
@@ -46,8 +46,8 @@ def compare(
         raise typer.BadParameter("--manifest and --by go together: --manifest files.csv --by language")
     files = find_files(data)
     judges = choose_metrics(metrics)
-    from codec import compare as comparison
-    from codec.evaluate import machine_name, spread
+    from codec.quality import compare as comparison
+    from codec.quality.evaluate import machine_name, spread
 
     if limit is not None:
         names = list(files)
@@ -65,7 +65,7 @@ def compare(
     if out is not None:
         command = shlex.join(["codec", *sys.argv[1:]])
         about = {"data": data, "command": command, "machine": machine_name(), "date": dt.date.today().isoformat()}
-        from codec.comparereport import write_comparison
+        from codec.quality.comparereport import write_comparison
 
         for path in write_comparison(out, result, about):
             typer.echo(str(path), err=True)
@@ -78,9 +78,9 @@ def _open_systems(
     models: list[str], counts: tuple[int, ...], peers: str, lyra: Path | None, engine: str, device: str
 ) -> list[System]:
     from codec.api import load
-    from codec.compare import model_system
-    from codec.lyra import lyra as open_lyra
-    from codec.peers import open_peers
+    from codec.quality.compare import model_system
+    from codec.quality.lyra import lyra as open_lyra
+    from codec.quality.peers import open_peers
 
     try:
         systems = [model_system(load(model, engine=engine, device=device), counts) for model in models]
@@ -95,7 +95,7 @@ def _noise_options(snr: float | None, noise: str, reference: str) -> NoiseOption
         raise typer.BadParameter("--snr and --noise go together: --snr 10 --noise noises/")
     if snr is None:
         return None
-    from codec.compare import NoiseOptions
+    from codec.quality.compare import NoiseOptions
 
     found = tuple(path for path, _ in find(noise, AUDIO_SUFFIXES) if path is not None)
     try:
@@ -107,7 +107,7 @@ def _noise_options(snr: float | None, noise: str, reference: str) -> NoiseOption
 def _print(result: Comparison) -> None:
     from rich.console import Console
 
-    from codec.comparereport import table
+    from codec.quality.comparereport import table
 
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     console.print(table(result))

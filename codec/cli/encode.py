@@ -46,8 +46,8 @@ def encode(
     bits_per_second = parse_bitrate(bitrate)
     jobs = plan([source], target, suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
     from codec.api import choose_codebooks, load  # numpy and the audio libraries: not for --help
+    from codec.codesfile.prior import read_prior
     from codec.hub import find_model
-    from codec.prior import read_prior
     from codec.transcode import EncodeOptions, encode_file
 
     loaded = load(model, engine=engine.value, device=device)

@@ -36,8 +36,8 @@ def evaluate(
     counts = parse_codebooks(codebooks)
     files = find_files(data)
     judges = choose_metrics(metrics)
-    from codec import evaluate as evaluation  # numpy and the metrics: not for --help
     from codec.api import choose_codebooks, load
+    from codec.quality import evaluate as evaluation  # numpy and the metrics: not for --help
 
     if limit is not None:
         names = list(files)
@@ -64,7 +64,7 @@ def evaluate(
         )
     from rich.console import Console
 
-    from codec import report
+    from codec.quality import report
 
     # A pipe has no width; rich would take 80 columns and fold the numbers.
     Console(width=None if sys.stdout.isatty() else 240).print(report.table(result))
@@ -99,7 +99,7 @@ def choose_metrics(text: str | None) -> tuple[str, ...]:
         MissingExtraError: a metric asked for by name, and its packages are not installed.
     """
     from codec.errors import ConfigError
-    from codec.judges import DEFAULT, check_installed, installed
+    from codec.quality.judges import DEFAULT, check_installed, installed
 
     if text == "all":
         names, missing = installed()

@@ -11,7 +11,7 @@ from codec.errors import ModelError
 
 if TYPE_CHECKING:
     from codec.config import ModelInfo
-    from codec.registry import Entry
+    from codec.hub.registry import Entry
 
 
 def models(
@@ -55,7 +55,7 @@ def describe(name: str, info: ModelInfo) -> str:
 
 def describe_remote(entry: Entry) -> str:
     """One line of a known model that is not here: what its registry states."""
-    from codec.download import short_size
+    from codec.hub.fetch import short_size
 
     size = short_size(entry.size_bytes) if entry.size_bytes is not None else "size not stated"
     parts = [

@@ -21,7 +21,7 @@ def push(
     """Make a model ready for the Hugging Face hub (weights, config, ONNX graphs, card) and upload it."""
     if (repo is None) == (to is None) and not dry_run:
         raise typer.BadParameter("give ORG/REPO to upload, or --to DIR to write the folder")
-    from codec.publish import upload  # not for --help
+    from codec.hub.publish import upload  # not for --help
 
     with tempfile.TemporaryDirectory(prefix="codec-push-") as room:
         target = to or Path(room) / "model"
@@ -37,8 +37,8 @@ def push(
 def make_folder(model: str, target: Path, room: Path) -> list[str]:
     """Write the folder, with graphs made in `room` where the model has none. Raises: ModelError; MissingExtraError."""
     from codec.hub import find_model
+    from codec.hub.publish import write_hub_folder
     from codec.modelfolder import read_model
-    from codec.publish import write_hub_folder
 
     folder = read_model(find_model(model))
     if not folder.has_graphs:

@@ -19,7 +19,7 @@ from codec.corpus.sinks import read_rows
 from codec.corpus.utterance import Utterance
 from codec.errors import CodecError, ModelError
 from codec.golden import MIN_CODES, codes_agreement
-from codec.metrics import mel_distance
+from codec.quality.metrics import mel_distance
 from codec.verify import CODES_BAR, EQUAL_BAR, Check, Report
 
 N_SAMPLE = 5  # utterances to encode again, spread over the shards

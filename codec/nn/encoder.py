@@ -7,6 +7,7 @@ from typing import Any
 
 from codec.config import ModelConfig, Part, from_dict
 from codec.errors import ConfigError
+from codec.nn.convnext import MelEncoderConfig, mel_encoder
 from codec.nn.hifi import HifiEncoderConfig, hifi_encoder
 from codec.nn.layers import Layer
 from codec.nn.mimi import MimiEncoderConfig, mimi_encoder
@@ -19,6 +20,7 @@ ENCODERS: dict[str, tuple[type[Any], Callable[..., Layer]]] = {
     "conv": (SeanetEncoderConfig, seanet_encoder),
     "hifi": (HifiEncoderConfig, hifi_encoder),
     "snake": (SnakeEncoderConfig, snake_encoder),
+    "mel": (MelEncoderConfig, mel_encoder),
     "mimi": (MimiEncoderConfig, mimi_encoder),
     "spectral": (SpectralEncoderConfig, spectral_encoder),
 }

@@ -1,4 +1,4 @@
-"""The HiFi-GAN family, of HiFi-Codec: strided convolutions, each followed by three residual blocks of several kernels.
+"""The HiFi-GAN family, of HiFi-Codec and DistilCodec: strided convolutions, each followed by three residual blocks of several kernels.
 
 The encoder of the published weights normalises over time: it sees the whole signal and cannot stream.
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
+from codec.nn.convnext import convnext_block
 from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Layer, Residual, State, Stateless
 from codec.nn.snake import Tanh
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, WholeLayer
@@ -43,6 +44,14 @@ class LeakyRelu(Stateless):
     def apply_to(self, x: Tensor) -> Tensor:
         """Element by element."""
         return F.leaky_relu(x, self.slope)
+
+
+class Silu(Stateless):
+    """x * sigmoid(x)."""
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Element by element."""
+        return F.silu(x)
 
 
 class GroupTimeNorm(WholeLayer):
@@ -119,10 +128,15 @@ class HifiConfig:
     block_kernels: tuple[int, ...] = (3, 7, 11)  # of the residual blocks after each of them
     dilations: tuple[int, ...] = (1, 3, 5)  # of the residual units of each block
     causal: bool = False  # true: nothing looks ahead
+    kernel_size: int = 7  # of the conv at the audio's side, and of the decoder's first one
+    activation: str = "leaky"  # leaky or silu
 
     def __post_init__(self) -> None:
         """Check values."""
         where = type(self).__name__
+        if self.activation not in ("leaky", "silu") or self.kernel_size < 1:
+            found = f"{self.activation!r}, {self.kernel_size}"
+            raise ConfigError(f"{where}: activation is leaky or silu, kernel_size at least 1, found {found}")
         if not self.rates or min(self.rates) < 1 or len(self.rates) != len(self.kernels):
             found = f"{list(self.rates)}, {list(self.kernels)}"
             raise ConfigError(f"{where}.rates: expected numbers of at least 1, a kernel for each, found {found}")
@@ -156,6 +170,13 @@ class HifiDecoderConfig(HifiConfig):
     """Options of the decoder `hifi`; the defaults are HiFi-Codec's at a hop of 320."""
 
     width: int = 512  # channels at the frame rate; halved by each rate
+    bridge: bool = False  # before it a pointwise conv and a ConvNeXt block: DistilCodec's wrapper with a factor of 1
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        if self.bridge and self.causal:
+            raise ConfigError("HifiDecoderConfig.bridge: its block looks ahead, causal must be false")
 
 
 def hifi_encoder(config: HifiEncoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
@@ -168,13 +189,13 @@ def hifi_encoder(config: HifiEncoderConfig, latent_dim: int, *, hop_length: int)
     """
     _check_hop("encoder", config, hop_length)
     dim, (conv, _) = config.n_filters, CONVS[config.causal]
-    layers: list[Layer] = [conv(1, dim, kernel_size=7)]
+    layers: list[Layer] = [conv(1, dim, kernel_size=config.kernel_size)]
     for rate, kernel in zip(reversed(config.rates), reversed(config.kernels), strict=True):
         down = conv(dim, 2 * dim, kernel_size=kernel, stride=rate)
         dim *= 2
         kernels = tuple(reversed(config.block_kernels))
-        layers.append(Chain([LeakyRelu(SLOPE), down, _fusion(config, dim, kernels, norm=config.norm)]))
-    return Chain([*layers, LeakyRelu(LAST_SLOPE), conv(dim, latent_dim, kernel_size=3)])
+        layers.append(Chain([_activation(config), down, _fusion(config, dim, kernels, norm=config.norm)]))
+    return Chain([*layers, _activation(config, LAST_SLOPE), conv(dim, latent_dim, kernel_size=3)])
 
 
 def hifi_decoder(config: HifiDecoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
@@ -189,12 +210,15 @@ def hifi_decoder(config: HifiDecoderConfig, latent_dim: int, *, hop_length: int)
     if config.width % (1 << len(config.rates)):
         raise ConfigError(f"decoder.width: {config.width} cannot be halved {len(config.rates)} times")
     dim, (conv, conv_transpose) = config.width, CONVS[config.causal]
-    layers: list[Layer] = [conv(latent_dim, dim, kernel_size=7)]
+    layers: list[Layer] = [conv(latent_dim, dim, kernel_size=config.kernel_size)]
     for rate, kernel in zip(config.rates, config.kernels, strict=True):
         up = conv_transpose(dim, dim // 2, kernel_size=kernel, stride=rate)
         dim //= 2
-        layers.append(Chain([LeakyRelu(SLOPE), up, _fusion(config, dim, config.block_kernels, norm="none")]))
-    return Chain([*layers, LeakyRelu(LAST_SLOPE), conv(dim, 1, kernel_size=7), Tanh()])
+        layers.append(Chain([_activation(config), up, _fusion(config, dim, config.block_kernels, norm="none")]))
+    body = Chain([*layers, _activation(config, LAST_SLOPE), conv(dim, 1, kernel_size=config.kernel_size), Tanh()])
+    if not config.bridge:
+        return body
+    return Chain([conv_transpose(latent_dim, latent_dim, kernel_size=1, stride=1), convnext_block(latent_dim), body])
 
 
 def _fusion(config: HifiConfig, dim: int, kernels: tuple[int, ...], *, norm: str) -> Fusion:
@@ -208,7 +232,11 @@ def _fusion(config: HifiConfig, dim: int, kernels: tuple[int, ...], *, norm: str
 def _unit(config: HifiConfig, dim: int, kernel: int, dilation: int) -> Layer:
     conv = CONVS[config.causal][0]
     convs = [conv(dim, dim, kernel_size=kernel, dilation=d) for d in (dilation, 1)]
-    return Residual(Chain([LeakyRelu(SLOPE), convs[0], LeakyRelu(SLOPE), convs[1]]))
+    return Residual(Chain([_activation(config), convs[0], _activation(config), convs[1]]))
+
+
+def _activation(config: HifiConfig, slope: float = SLOPE) -> Layer:
+    return Silu() if config.activation == "silu" else LeakyRelu(slope)
 
 
 def _check_hop(room: str, config: HifiConfig, hop_length: int) -> None:

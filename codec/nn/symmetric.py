@@ -1,7 +1,7 @@
 """Layers that look ahead, of networks made for whole files: convolutions that stand in the middle of what they see.
 
 Each takes the block of a step for the whole signal, with zeros on both sides, and has no state. A stream feeds
-windows as wide as `receptive_field` and `lookahead` say, and drops what the edges made (`codec.streamwindow`).
+windows as wide as `receptive_field` and `lookahead` say, and drops what the edges made (`codec.stream.window`).
 
 >>> layer = SymmetricConv(1, 1, kernel_size=7)
 >>> x = torch.randn(1, 1, 40)

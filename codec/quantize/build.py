@@ -14,6 +14,7 @@ from codec.quantize.base import Bottleneck
 from codec.quantize.factorised import Factorised, FactorisedConfig
 from codec.quantize.grouped import Grouped, GroupedConfig
 from codec.quantize.masked import Masked, MaskedConfig
+from codec.quantize.projected import Projected, ProjectedConfig
 from codec.quantize.residual import Residual, ResidualConfig
 from codec.quantize.split import Split, SplitConfig
 from codec.quantize.vq import VectorQuantizer, VqConfig
@@ -23,6 +24,7 @@ BOTTLENECKS: dict[str, tuple[type[Any], type[Bottleneck]]] = {
     "factorised": (FactorisedConfig, Factorised),
     "grouped": (GroupedConfig, Grouped),
     "masked": (MaskedConfig, Masked),
+    "projected": (ProjectedConfig, Projected),
     "residual": (ResidualConfig, Residual),
     "split": (SplitConfig, Split),
     "vq": (VqConfig, VectorQuantizer),

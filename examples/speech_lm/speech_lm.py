@@ -28,7 +28,7 @@ import codec
 from codec.audiowriter import write
 from codec.corpus.run import Options, tokenize
 from codec.lm.dataset import TokenDataset
-from codec.spectrogram import picture
+from codec.quality.spectrogram import picture
 from codec.tokens import Delay
 
 

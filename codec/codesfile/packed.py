@@ -1,0 +1,302 @@
+"""Container version 2: the blocks of version 1 with their codes packed by a learned prior (docs/codes-format.md, 9).
+
+Blocks have no fixed size here, so a seekable file is walked once: each block's CRC-32 says where the next begins, and
+after a damaged one the next good block is searched for. So a damaged byte costs one block in this version too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from codec.codesfile import packing
+from codec.codesfile.entropy import MAX_BYTES_PER_CODE, check_prior, decode_blocks, encode_block, find_prior
+from codec.codesfile.packing import CRC_BYTES, Codes, Header
+from codec.codesfile.pieces import Bytes
+from codec.codesfile.prior import ID_BYTES, Prior
+from codec.errors import CodesError, CodesFileError, ModelError
+
+VERSION = 2
+MAX_HEAD_BYTES = 2 * packing.MAX_VARINT_BYTES
+BATCH = 16  # blocks decoded side by side: numpy's cost per call is spread, memory stays constant
+
+
+def with_prior(header: Header, prior: Prior) -> Header:
+    """A header for a file that is packed with a prior; its blocks become as long as they may be, about two seconds.
+
+    Longer blocks tell the prior more. Raises: CodesError for a prior of other codes.
+    """
+    check_prior(header, prior)
+    n_frames = packing.MAX_BLOCK_SECONDS * header.sample_rate // header.hop_length
+    n_frames = min(n_frames, packing.MAX_BLOCK_CODES // (header.n_codebooks * header.channels))
+    return dataclasses.replace(header, prior_id=prior.prior_id, frames_per_block=n_frames)
+
+
+def header_bytes_v2(header: Header) -> bytes:
+    """The whole head of a file of version 2: the fields of version 1, then the prior's id.
+
+    Raises: CodesError for an id that is none, or a header that is too large.
+    """
+    if not re.fullmatch(f"[0-9a-f]{{{2 * ID_BYTES}}}", header.prior_id):
+        raise CodesError(f"header: prior_id {header.prior_id!r:.40} is not {2 * ID_BYTES} hexadecimal digits")
+    old = packing.header_bytes(header)
+    cursor = packing.Cursor(old, 0)
+    cursor.take(len(packing.MAGIC) + 1, "magic and version")
+    fields = cursor.take(cursor.varint("size"), "fields") + bytes.fromhex(header.prior_id)
+    if len(fields) > packing.MAX_HEADER_BYTES:
+        raise CodesError(f"header: {len(fields)} bytes, at most {packing.MAX_HEADER_BYTES}; make the sections smaller")
+    head = packing.MAGIC + bytes([VERSION]) + packing.varint(len(fields)) + fields
+    return head + packing.crc_of(head)
+
+
+def parse_header_v2(fields: bytes, base: int) -> Header:
+    """The header from its fields; `base` is their offset in the file. Raises: CodesFileError."""
+    if len(fields) < ID_BYTES:
+        raise CodesFileError(f"byte {base}: the header ends before its prior's id")
+    header = packing.parse_header(fields[:-ID_BYTES], base)
+    return dataclasses.replace(header, prior_id=fields[-ID_BYTES:].hex())
+
+
+def block_v2(prior: Prior, header: Header, codes: Codes) -> bytes:
+    """Head and payload of a block of codes (C, Q, f), without its CRC-32."""
+    payload = encode_block(prior, codes)
+    n_frames = codes.shape[-1]
+    # Odd: a full block. Even: its frames follow. Never 0, which is the trailer.
+    is_full = n_frames == header.frames_per_block
+    head = packing.varint(2 * len(payload) + 3 if is_full else 2 * len(payload) + 2)
+    return head + (b"" if is_full else packing.varint(n_frames)) + payload
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a block lies: bytes from `start` to `stop`, its payload from `payload` on. Damaged: `n_frames` is 0."""
+
+    start: int
+    payload: int
+    stop: int  # behind the CRC-32; of a damaged block where the next good one begins
+    n_frames: int
+
+
+class BodyV2:
+    """Blocks and trailer of version 2, after the header.
+
+    Attributes:
+        header: of the file.
+        trailer: None while it is not known.
+        priors: where the prior is looked for, before the embedded models.
+    """
+
+    def __init__(self, source: Bytes, header: Header, crc: bytes) -> None:
+        self.header = header
+        self.trailer: packing.Trailer | None = None
+        self.priors: Sequence[Path] = ()
+        self._prior: Prior | None = None
+        self._source, self._crc = source, crc
+        self._start = source.offset
+        self._per_block = header.frames_per_block
+        self._blocks: list[Block] = []  # from the first on, as far as is known
+        n_codes = self._per_block * header.n_codebooks * header.channels
+        self._most_bytes = MAX_HEAD_BYTES + MAX_BYTES_PER_CODE * n_codes + 4 + CRC_BYTES
+        if source.size is not None:
+            self._take_trailer_from_end(source.size)
+
+    def _take_trailer_from_end(self, size: int) -> None:
+        self._source.go_to(max(self._start, size - packing.MAX_TRAILER_BYTES))
+        tail = self._source.read(packing.MAX_TRAILER_BYTES)
+        self._source.go_to(self._start)
+        size_bytes = tail[-CRC_BYTES - 1] if len(tail) > CRC_BYTES else 0
+        if not 0 < size_bytes <= len(tail):
+            return
+        try:
+            trailer = packing.parse_trailer(self.header, self._crc, tail[-size_bytes:], size - size_bytes)
+        except CodesFileError:
+            return
+        if trailer.size_bytes == size_bytes:
+            self.trailer = trailer
+
+    def name_of(self, number: int, n_frames: int | None = None) -> str:
+        """What a message calls a block."""
+        first, rate = number * self._per_block, self.header.frame_rate
+        last = first + (n_frames or self._per_block)
+        return f"block {number} (seconds {first / rate:.2f} to {last / rate:.2f})"
+
+    def offset_of(self, number: int) -> int:
+        """Where block `number` begins, or what follows the block before it."""
+        if number and self._source.size is not None:
+            self._find(number - 1)
+        return self._start if number == 0 or not self._blocks else self._blocks[min(number, len(self._blocks)) - 1].stop
+
+    def _find(self, number: int) -> Block | None:
+        """Block `number` of a seekable source, walked to; None where none is found there."""
+        assert self._source.size is not None
+        while len(self._blocks) <= number:
+            at = self._blocks[-1].stop if self._blocks else self._start
+            self._source.go_to(at)
+            data = self._source.read(self._most_bytes)
+            found = self._parse(data, at, len(self._blocks))
+            if found is not None:
+                self._blocks.append(found)
+            elif not data or not self._skip(at):
+                return None
+        return self._blocks[number]
+
+    def _skip(self, at: int) -> bool:
+        """Note the damaged blocks at `at`, where a good one follows within reach."""
+        self._source.go_to(at)
+        found = self._search(self._source.read(3 * self._most_bytes), 1, len(self._blocks) + 1)
+        if found is None:
+            return False
+        number, block = found
+        while len(self._blocks) < number:
+            self._blocks.append(Block(at, at, at + block.start, 0))
+        return True
+
+    def _search(self, data: bytes, at: int, number: int) -> tuple[int, Block] | None:
+        """The first good block from byte `at` of `data` on: block `number` or the next; with its number.
+
+        Its places count from the front of `data`.
+        """
+        for start in range(at, min(len(data), at + 2 * self._most_bytes)):
+            part = data[start : start + self._most_bytes]
+            for candidate in (number, number + 1):
+                found = self._parse(part, start, candidate)
+                if found is not None:
+                    return candidate, found
+        return None
+
+    def _parse(self, data: bytes, at: int, number: int) -> Block | None:
+        """Block `number` at the front of `data`, which begins at byte `at`, if it is there and good."""
+        cursor = packing.Cursor(data, at)
+        try:
+            n_frames, size_bytes = self._head(cursor)
+        except CodesFileError:
+            return None
+        stop = cursor.at + size_bytes
+        crc = data[stop : stop + CRC_BYTES]
+        if len(crc) < CRC_BYTES or packing.crc_of(data[:stop], packing.part_seed(self._crc, number)) != crc:
+            return None
+        return Block(at, at + cursor.at, at + stop + CRC_BYTES, n_frames)
+
+    def _head(self, cursor: packing.Cursor) -> tuple[int, int]:
+        """Frames and bytes of payload from a block's first bytes. Raises: CodesFileError."""
+        number = cursor.varint("length")
+        is_full = number & 1
+        n_frames = self._per_block if is_full else cursor.varint("frames")
+        size_bytes = (number - 2) >> 1
+        n_codes = n_frames * self.header.n_codebooks * self.header.channels
+        if number < 2 or not 1 <= n_frames <= self._per_block - 1 + is_full:
+            raise cursor.error("its length is damaged")
+        if size_bytes > MAX_BYTES_PER_CODE * n_codes + 4:
+            raise cursor.error("its length is damaged")
+        return n_frames, size_bytes
+
+    def full_run(self, number: int, limit: int | None = None) -> Codes:
+        """Good full blocks (n, C, Q, frames_per_block) from `number` on, at most `limit`; none from a pipe.
+
+        It stops without a word before the first block that is not full and good: `block` says what that is.
+        """
+        payloads: list[bytes] = []
+        most = BATCH if limit is None else min(BATCH, limit)
+        while self._source.size is not None and len(payloads) < most:
+            found = self._find(number + len(payloads))
+            if found is None or found.n_frames != self._per_block:
+                break
+            payloads.append(self._payload(found))
+        codes, is_whole = self._decode(payloads, self._per_block)
+        return codes if is_whole.all() else codes[: int(np.argmin(is_whole))]
+
+    def _payload(self, block: Block) -> bytes:
+        self._source.go_to(block.payload)
+        return self._source.read(block.stop - CRC_BYTES - block.payload)
+
+    def _decode(self, payloads: Sequence[bytes], n_frames: int) -> tuple[Codes, npt.NDArray[np.bool_]]:
+        shape = (self.header.channels, self.header.n_codebooks, n_frames)
+        if not payloads:
+            return np.zeros((0, *shape), np.int64), np.zeros(0, np.bool_)
+        return decode_blocks(self.prior(), payloads, shape)
+
+    def prior(self) -> Prior:
+        """The prior that the header names, looked for at the first call. Raises: ModelError."""
+        if self._prior is None:
+            try:
+                self._prior = find_prior(self.header, self.priors)
+            except ModelError as error:
+                raise ModelError(f"{self._source.name}: {error}") from None
+        return self._prior
+
+    def block(self, number: int) -> Codes | None:
+        """The codes (C, Q, f) of block `number`, full or not; None where the trailer or the end of the file stands.
+
+        Raises: CodesFileError that names the damage; ModelError without the prior.
+        """
+        source, offset = self._source, self.offset_of(number)
+        source.go_to(offset)
+        source.mark()
+        is_expected = self.trailer is not None and number * self._per_block < self.trailer.n_frames
+        data = source.read(1)
+        if not is_expected and data in (b"", b"\0"):
+            return None
+        data, n_frames, size_bytes = self._read_head(data, number)
+        first, stop = len(data), len(data) + size_bytes
+        data += source.read(size_bytes + CRC_BYTES)
+        where = self.name_of(number, n_frames)
+        if len(data) < stop + CRC_BYTES:
+            raise source.error(offset, f"{where}: the file ends in it, {stop + CRC_BYTES - len(data)} bytes early")
+        found = self._parse(data, offset, number)
+        if found is None:
+            raise source.error(offset, f"{self.name_of(number)}: CRC-32 does not match")
+        codes, is_whole = self._decode([data[first:stop]], n_frames)
+        if not is_whole.all():
+            raise source.error(offset, f"{where}: its payload does not end with its last code")
+        if number == len(self._blocks):
+            self._blocks.append(found)
+        block: Codes = codes[0]
+        return block
+
+    def _read_head(self, data: bytes, number: int) -> tuple[bytes, int, int]:
+        """The first bytes of a block, byte by byte, its frames and the size of its payload."""
+        offset = self.offset_of(number)
+        while len(data) <= MAX_HEAD_BYTES:
+            try:
+                return data, *self._head(packing.Cursor(data, offset))
+            except CodesFileError:
+                more = self._source.read(1)
+            if not more:
+                raise self._source.error(offset, f"{self.name_of(number)}: the file ends in it")
+            data += more
+        raise self._source.error(offset, f"{self.name_of(number)}: its length is damaged")
+
+    def finish(self, n_frames: int) -> None:
+        """Check the trailer, which is all that may follow `n_frames` frames. Raises: CodesFileError."""
+        source, n_blocks = self._source, -(-n_frames // self._per_block)
+        offset = self.offset_of(n_blocks)
+        source.go_to(offset)
+        data = source.read(packing.MAX_TRAILER_BYTES + 1)
+        if not data:
+            raise source.error(offset, "the file ends after a whole block, without its trailer")
+        try:
+            trailer = packing.parse_trailer(self.header, self._crc, data, offset)
+        except CodesFileError as error:
+            raise CodesFileError(f"{source.name}: {error}") from None
+        if trailer.n_frames != n_frames:
+            raise source.error(offset, f"trailer: counts {trailer.n_frames} frames, {n_frames} are there")
+        if len(data) > trailer.size_bytes:
+            raise source.error(offset + trailer.size_bytes, "more bytes follow the trailer")
+        self.trailer = trailer
+
+    def n_good_after(self, number: int) -> int:
+        """How many good blocks follow the damaged block `number`. Reads the rest of the source, at most 64 MiB."""
+        offset = self.offset_of(number)
+        self._source.go_to(offset)
+        data = self._source.read(1 << 26)
+        n_good, at, number = 0, 1, number + 1
+        while (found := self._search(data, at, number)) is not None:
+            number, stop = found[0] + 1, found[1].stop
+            n_good, at = n_good + 1, stop
+        return n_good

@@ -1,0 +1,174 @@
+"""What streams keep around the networks: samples or frames that wait for a whole step, counts, resampling, trimming.
+
+No engine here: one stream (`codec.stream`) and many at once (`codec.stream.rows`) cut and count alike.
+
+>>> from codec.config import ModelInfo
+>>> info = ModelInfo("m", 16000, 320, 0, (32,), (1,), (1,), {}, "")
+>>> queue = AudioQueue(info, sample_rate=16000, step=1, n_channels=1)
+>>> queue.take(np.zeros((1, 700), np.float32))
+>>> [block.data.shape for block in queue.blocks()], queue.pending.shape
+([(1, 320), (1, 320)], (1, 60))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.audio import Resampler
+from codec.config import ModelInfo
+from codec.engine import Audio, Codes
+from codec.stream.window import Block, Reach, decoder_reach, encoder_reach, windows
+
+
+class AudioQueue:
+    """Audio on its way to an encoder: in at any rate and length, out in blocks of whole steps at the model's rate."""
+
+    COUNTS = ("n_fed", "n_samples", "n_frames", "ended")
+
+    def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
+        """Begin; `sample_rate` of what is taken, Hz; `step` in frames."""
+        self._info, self._step, self._reach = info, step, encoder_reach(info)
+        self._is_plain = self._reach == Reach()
+        self._resampler = Resampler(sample_rate, info.sample_rate, n_channels)
+        self.resamples = sample_rate != info.sample_rate
+        self.pending: Audio = np.zeros((n_channels, 0), np.float32)
+        self.n_fed = 0  # samples taken, at their own rate
+        self.n_samples = 0  # the same at the model's rate
+        self.n_frames = 0  # frames given
+        self.ended = False
+
+    def take(self, audio: Audio) -> None:
+        """Take audio (C, t) that was checked."""
+        self.n_fed += audio.shape[1]
+        self._append(self._resampler.feed(audio))
+
+    def close(self) -> None:
+        """No more samples come; zeros carry the last ones through the model's delay, to the end of a step."""
+        self._append(self._resampler.flush())
+        self.ended = True
+        end = self._info.frames(self.n_samples)
+        if self._info.encoder_lookahead == 0:
+            end += (self.n_frames - end) % self._step
+        size = (end - self._origin(self.n_frames)) * self._info.hop_length
+        self.pending = np.pad(self.pending, ((0, 0), (0, size - self.pending.shape[1])))
+
+    def blocks(self) -> list[Block]:
+        """What is ready: blocks (C, samples) of whole frames. What no later block needs is removed from here."""
+        hop, start = self._info.hop_length, self._origin(self.n_frames)
+        if self._is_plain and not self.ended and self.pending.shape[1] == self._step * hop:  # one step: most
+            data, self.pending = self.pending, self.pending[:, :0].copy()
+            return [Block(data, slice(0, self._step))]
+        known = start * hop + self.pending.shape[1]
+        ready, done = [], self.n_frames
+        for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
+            data = self.pending[:, (window.begin - start) * hop : window.end - start * hop]
+            if short := -data.shape[1] % hop:
+                data = np.pad(data, ((0, 0), (0, short)))  # behind what the kept frames see
+            ready.append(Block(data, slice(window.first - window.begin, window.stop - window.begin)))
+            done = window.stop
+        self.pending = self.pending[:, (self._origin(done) - start) * hop :].copy()  # a view would keep the whole chunk
+        if self.ended:
+            self.pending = self.pending[:, :0]
+        return ready
+
+    def holds(self, pending: NDArray[Any] | None) -> bool:
+        """Whether this can be what a queue like this one keeps between calls."""
+        if pending is None or pending.dtype != np.float32 or pending.ndim != 2:
+            return False
+        most = (self._reach.context + self._step) * self._info.hop_length + self._reach.ahead
+        fits = self._reach.whole or pending.shape[1] < most
+        return len(pending) == len(self.pending) and fits and bool(np.isfinite(pending).all())
+
+    def count(self, codes: Codes) -> Codes:
+        """Codes (..., f) of these blocks without the frames that code zeros only."""
+        codes = codes[..., : self._info.frames(self.n_samples) - self.n_frames]
+        self.n_frames += codes.shape[-1]
+        return codes
+
+    def _origin(self, frame: int) -> int:
+        """First frame that is kept when `frame` is the next to compute."""
+        return 0 if self._reach.whole else max(0, frame - self._reach.context)
+
+    def _append(self, audio: Audio) -> None:
+        self.n_samples += audio.shape[1]
+        # Not copied where nothing waits: `blocks` runs before the caller can write into it, and copies what it leaves.
+        self.pending = np.concatenate((self.pending, audio), 1) if self.pending.shape[1] else audio
+
+
+class CodesQueue:
+    """Codes on their way to a decoder, and the decoded audio on its way out."""
+
+    COUNTS = ("n_frames", "n_run", "n_given", "skip", "end", "ended")
+
+    def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
+        """Begin; `sample_rate` of what is given, Hz; `step` in frames."""
+        self._info, self._step, self._n_channels, self._reach = info, step, n_channels, decoder_reach(info)
+        self._resampler = Resampler(info.sample_rate, sample_rate, n_channels)
+        self.resamples = sample_rate != info.sample_rate
+        self.pending: Codes | None = None
+        self.n_frames = 0  # frames taken
+        self.n_run = 0  # samples decoded, delay included
+        self.n_given = 0  # samples given, at the model's rate
+        self.skip = info.delay  # samples still to be dropped
+        self.end: int | None = None  # samples to be given all in all
+        self.ended = False
+
+    def take(self, codes: Codes) -> None:
+        """Take codes (C, Q, f) that were checked."""
+        self.n_frames += codes.shape[2]
+        self.pending = codes.copy() if self.pending is None else np.concatenate((self.pending, codes), 2)
+
+    def close(self) -> None:
+        """No more frames come; code 0 fills the last step, unless it would be seen."""
+        self.ended = True
+        if self.pending is not None and self._info.decoder_lookahead == 0:
+            self.pending = np.pad(self.pending, ((0, 0), (0, 0), (0, -self.pending.shape[2] % self._step)))
+
+    def blocks(self) -> list[Block]:
+        """What is ready: blocks (C, Q, frames). What no later block needs is removed from here."""
+        if self.pending is None:
+            return []
+        hop, done = self._info.hop_length, self.n_run // self._info.hop_length
+        start, ready = self._origin(done), []
+        known = start + self.pending.shape[2]
+        for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=1, ended=self.ended):
+            data = self.pending[:, :, window.begin - start : window.end - start]
+            keep = slice((window.first - window.begin) * hop, (window.stop - window.begin) * hop)
+            ready.append(Block(data, keep))
+            done = window.stop
+        self.pending = self.pending[:, :, self._origin(done) - start :].copy()
+        if self.ended:
+            self.pending = self.pending[:, :, :0]
+        return ready
+
+    def holds(self, pending: NDArray[Any] | None) -> bool:
+        """Whether this can be what a queue like this one keeps between calls."""
+        if pending is None:
+            return True
+        if pending.dtype != np.int64 or pending.ndim != 3 or pending.shape[1] not in self._info.prefixes:
+            return False
+        limit = np.array(self._info.codebook_sizes[: pending.shape[1]])[:, None]
+        in_range = bool(((pending >= 0) & (pending < limit)).all())
+        most = self._reach.context + self._step + self._reach.ahead
+        fits = self._reach.whole or pending.shape[2] < most
+        return in_range and len(pending) == self._n_channels and fits
+
+    def give(self, audio: Audio) -> Audio:
+        """Decoded audio (C, t) without the delay at the start and the filling at the end, at the rate asked for."""
+        audio = audio[:, : self.n_frames * self._info.hop_length - self.n_run]
+        self.n_run += audio.shape[1]
+        skip = min(self.skip, audio.shape[1])
+        self.skip -= skip
+        audio = audio[:, skip:]
+        if self.end is not None:
+            audio = audio[:, : max(0, self.end - self.n_given)]
+        self.n_given += audio.shape[1]
+        audio = self._resampler.feed(audio)
+        return np.concatenate((audio, self._resampler.flush()), 1) if self.ended else audio
+
+    def _origin(self, frame: int) -> int:
+        """First frame that is kept when `frame` is the next to compute."""
+        return 0 if self._reach.whole else max(0, frame - self._reach.context)

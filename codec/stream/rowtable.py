@@ -1,0 +1,192 @@
+"""The bookkeeping of many streams in one object: rows that come and go, their queues, and the engine's states.
+
+>>> table = StateTable((np.zeros((1, 2)),))
+>>> table.add(7)
+>>> table.step(lambda x, state: (x + state[0], (state[0] + 1,)), {7: np.ones(2)})[7].tolist()
+[1.0, 1.0]
+>>> table.get(7)[0].tolist()
+[[1.0, 1.0]]
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.engine import State
+from codec.errors import AudioError, CodesError
+from codec.stream.queue import AudioQueue, CodesQueue
+from codec.stream.state import Identity, load_stream, save_stream
+from codec.stream.window import Block
+
+Queue = TypeVar("Queue", AudioQueue, CodesQueue)
+Step = Callable[[Any, State], tuple[NDArray[Any], State]]
+
+
+class StreamRows(ABC, Generic[Queue]):
+    """Streams of one channel in one object, by row."""
+
+    def __init__(self, fresh: State, *, rows: int, causal: bool, error: type[AudioError] | type[CodesError]) -> None:
+        """Begin with rows 0 to rows - 1.
+
+        Args:
+            fresh: the engine's state of one stream before anything.
+            rows: how many streams.
+            causal: the engine's state goes on; else each step begins with the fresh one.
+            error: what an unknown row raises.
+        """
+        self._error = error
+        self._queues: dict[int, Queue] = {}
+        self._table = StateTable(fresh, keeps=causal)
+        self._n_added = 0
+        for _ in range(rows):
+            self.add()
+
+    @property
+    @final
+    def rows(self) -> tuple[int, ...]:
+        """The rows that are there, oldest first."""
+        return tuple(self._queues)
+
+    @final
+    def add(self) -> int:
+        """A new stream's row; the number of a row that left is never given again."""
+        row, self._n_added = self._n_added, self._n_added + 1
+        self._table.add(row)
+        self._queues[row] = self._begin()
+        return row
+
+    @final
+    def remove(self, row: int) -> None:
+        """Let a stream go, with what it had not given yet."""
+        self._queue(row)
+        del self._queues[row]
+        self._table.remove(row)
+
+    @final
+    def reset(self, row: int) -> None:
+        """One row back to the state before its beginning."""
+        self._queue(row)
+        self._table.put(row, self._table.fresh)
+        self._queues[row] = self._begin()
+
+    @final
+    def flush(self, rows: Iterable[int]) -> dict[int, NDArray[Any]]:
+        """End some rows' streams: the last that they give, numpy. `reset` begins anew in a row, `remove` lets it go."""
+        ended = {row: self._queue(row) for row in rows}
+        for queue in ended.values():
+            if not queue.ended:
+                queue.close()
+        return self._run(ended)
+
+    @final
+    def state(self, row: int) -> bytes:
+        """All that a row remembers, for `load_state` of another row or of a single stream like it: safetensors.
+
+        Raises:
+            StateError: the streams change the sample rate.
+        """
+        return save_stream(self._identity(), self._queue(row), [self._table.get(row)])
+
+    @final
+    def load_state(self, row: int, data: bytes) -> None:
+        """Go on in a row where the row or the single stream was that gave `data`.
+
+        Raises:
+            StateError: damaged, or of another stream; the row is then as before.
+        """
+        self._queue(row)
+        queue = self._begin()
+        (state,) = load_stream(data, self._identity(), queue, [self._table.fresh])
+        self._queues[row] = queue
+        self._table.put(row, state)
+
+    @final
+    def _queue(self, row: int) -> Queue:
+        if row not in self._queues:
+            there = ", ".join(map(str, self._queues)) or "none"
+            raise self._error(f"row {row}: not there; rows are {there}; add() gives a new one")
+        return self._queues[row]
+
+    @abstractmethod
+    def _begin(self) -> Queue:
+        """The queue of a stream before its beginning."""
+
+    @abstractmethod
+    def _identity(self) -> Identity:
+        """As a single stream's."""
+
+    @abstractmethod
+    def _run(self, rows: Iterable[int]) -> dict[int, NDArray[Any]]:
+        """Run the whole steps that these rows have ready."""
+
+
+class StateTable:
+    """The engine's states of many rows: one array for each tensor, a place along axis 0 for each row.
+
+    Attributes:
+        fresh: the state of one row before anything.
+    """
+
+    def __init__(self, fresh: State, *, keeps: bool = True) -> None:
+        """Begin empty; without `keeps` a step leaves the states as they were."""
+        self.fresh, self._keeps = fresh, keeps
+        self._arrays = tuple(array[:0] for array in fresh)
+        self._places: dict[int, int] = {}
+        self._free: list[int] = []
+        self._n_places = 0
+
+    def add(self, row: int) -> None:
+        """Make a place for a row, with the fresh state."""
+        if not self._free:
+            pairs = zip(self._arrays, self.fresh, strict=True)
+            self._arrays = tuple(np.concatenate(pair) for pair in pairs)
+            self._free.append(self._n_places)
+            self._n_places += 1
+        self._places[row] = self._free.pop()
+        self.put(row, self.fresh)
+
+    def remove(self, row: int) -> None:
+        """Free a row's place."""
+        self._free.append(self._places.pop(row))
+
+    def get(self, row: int) -> State:
+        """A copy of a row's state, of a batch of one."""
+        place = self._places[row]
+        return tuple(array[place : place + 1].copy() for array in self._arrays)
+
+    def put(self, row: int, state: State) -> None:
+        """Set a row's state."""
+        for array, own in zip(self._arrays, state, strict=True):
+            array[self._places[row]] = own[0]
+
+    def step(self, step: Step, inputs: Mapping[int, NDArray[Any]]) -> dict[int, NDArray[Any]]:
+        """One call of `step` for the rows of `inputs`, all of one shape; the states of the others stay."""
+        rows = sorted(inputs, key=self._places.__getitem__)
+        places = [self._places[row] for row in rows]
+        x = np.stack([inputs[row] for row in rows])
+        everyone = len(places) == self._n_places  # nothing to gather
+        y, after = step(x, self._arrays if everyone else tuple(array[places] for array in self._arrays))
+        if self._keeps and everyone:
+            self._arrays = after
+        elif self._keeps:
+            for array, new in zip(self._arrays, after, strict=True):
+                array[places] = new
+        return dict(zip(rows, y, strict=True))
+
+    def run(self, blocks: Mapping[int, list[Block]], step: Step) -> dict[int, list[NDArray[Any]]]:
+        """Run each row's blocks in order, the n-th ones of all rows together, and give what comes of each."""
+        parts: dict[int, list[NDArray[Any]]] = {row: [] for row in blocks}
+        for i in range(max(map(len, blocks.values()), default=0)):
+            alike: dict[tuple[int, ...], dict[int, NDArray[Any]]] = {}
+            for row, own in blocks.items():
+                if i < len(own):
+                    alike.setdefault(own[i].data.shape, {})[row] = own[i].data
+            for inputs in alike.values():
+                for row, y in self.step(step, inputs).items():
+                    parts[row].append(y[..., blocks[row][i].keep])
+        return parts
