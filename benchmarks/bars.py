@@ -46,8 +46,12 @@ def _steps(rows: list[Row]) -> Iterable[Row]:
     for part in ("encode", "decode"):
         onnx = [row for row in rows if row["part"] == part and "onnx" in row["codec"]]
         best, who = _best(onnx, lambda row: row["ms"]["median"], least=True)
-        bar = "<= 0.35 ms with onnxruntime (or 2.5 times Lyra v2's step, which no package offers)"
-        yield _row(f"feed of one 20 ms frame, {part}", bar, best, (best or 9) <= 0.35, "{:.2f} ms (" + who + ")")
+        bar = "<= 0.35 ms with onnxruntime, or <= 2.5 times Lyra v2's step"
+        beside = [(row["this_over_lyra"]["median"], row["codec"]) for row in onnx if row["this_over_lyra"]]
+        times = min(beside)[0] if beside else None
+        met = (best or 9) <= 0.35 or (times or 9) <= 2.5
+        text = f", {times:.1f} times Lyra's" if times else "; Lyra not measured"
+        yield _row(f"feed of one 20 ms frame, {part}", bar, best, met, "{:.2f} ms (" + who + ")" + text)
         ratio, who = _best(
             [row for row in onnx if row["mimi_over_this"]], lambda row: row["mimi_over_this"]["median"], least=False
         )

@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import codec
@@ -23,6 +24,7 @@ from codec.timing import Job
 SECONDS = 2.52  # of the clip: with the delay two whole blocks of ours, and 31.5 frames of Mimi
 ENCODEC = "encodec 24 kHz"
 MIMI = "Mimi (transformers)"
+LYRA = "Lyra v2 (LiteRT)"
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,21 @@ def vocos() -> Peer:
         note="a vocoder: decodes a mel spectrogram, no codes",
     )
     return Peer(None, made.decode, network=model, note=made.note)
+
+
+def lyra(folder: Path) -> Peer:
+    """Lyra v2 at 9.2 kbit/s, its real networks: a step encodes and quantizes, or looks up and decodes, 20 ms.
+
+    Args:
+        folder: holds its three .tflite files (`codec.quality.lyra`).
+    """
+    from codec.quality.lyra import FRAME, RATE, Networks
+
+    networks = Networks.open(folder)
+    frame = shaped_noise(RATE, FRAME / RATE)[None]
+    codes = networks.encode(frame, 46)
+    steps = {"encode": lambda: networks.encode(frame, 46), "decode": lambda: networks.decode(codes)}
+    return Peer(None, None, lambda: (dict(steps), FRAME / RATE), note="networks and quantizer, no packets")
 
 
 PEERS: dict[str, Callable[[], Peer]] = {

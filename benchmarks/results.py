@@ -76,11 +76,12 @@ def streaming(data: Mapping[str, Any]) -> str:
             f"{r['ms']['p99']:.3g}",
             f"{r['live_streams']:.1f}",
             spread(r["mimi_over_this"]),
+            spread(r["this_over_lyra"]),
         ]
         for r in data["steps"]
     ]
     headings = ("codec", "part", "frame, ms", "step, ms", "p99, ms", "live streams, one core")
-    return table((*headings, "Mimi costs so many times more per second"), rows)
+    return table((*headings, "Mimi costs so many times more per second", "times Lyra v2's step"), rows)
 
 
 def many(data: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,13 +28,13 @@ from benchmarks.bars import judge
 from benchmarks.lookup import measure_lookup
 from benchmarks.memory import measure_commands, measure_lengths, measure_processes
 from benchmarks.offline import measure_batches, measure_offline
-from benchmarks.peers import ENCODEC, MIMI, OURS, PEERS, Peer, open_all
+from benchmarks.peers import ENCODEC, LYRA, MIMI, OURS, PEERS, Peer, lyra, open_all
 from benchmarks.results import ROOT, pages
 from benchmarks.roofline import count_operations, measure_limits, step_floors
 from benchmarks.streaming import measure_rows, measure_steps
 from codec.bench import machine_name
 
-PACKAGES = ("torch", "onnxruntime", "numpy", "encodec", "transformers", "snac", "vocos", "faiss-cpu")
+PACKAGES = ("torch", "onnxruntime", "numpy", "encodec", "transformers", "snac", "vocos", "faiss-cpu", "ai-edge-litert")
 LENGTHS = {"encode": (1, 10, 60, 600, 3600), "decode": (1, 10, 60, 600, 3600)}
 QUICK_LENGTHS = {"encode": (1, 10), "decode": (1, 10)}
 BATCHED = (ENCODEC, MIMI, *OURS)
@@ -45,7 +46,7 @@ def measure(builders: dict[str, Callable[[], Peer]], *, quick: bool) -> dict[str
     # Children first: what this process holds does not matter to them, but its pages would crowd theirs out.
     results: dict[str, Any] = {"commands": told("commands", measure_commands(quick=quick))}
     results["lengths"] = told("lengths", measure_lengths(QUICK_LENGTHS if quick else LENGTHS))
-    results["processes"] = told("processes", measure_processes([*OURS, *builders]))
+    results["processes"] = told("processes", measure_processes([*OURS, *(name for name in builders if name in PEERS)]))
     torch.set_num_threads(1)
     results["limits"] = told("limits", measure_limits(quick=quick))
     results["lookup"] = told("lookup", measure_lookup(quick=quick))
@@ -105,10 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="all benchmarks")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter files, one thread")
     parser.add_argument("--peers", default="", help="only those whose name has one of these words in it: encodec,Mimi")
+    parser.add_argument("--lyra", type=Path, help="folder with Lyra v2's three .tflite files, to measure it too")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the peers' packages
     names = [part for part in options.peers.split(",") if part]
     builders = {name: PEERS[name] for name in PEERS if not names or any(part in name for part in names)}
+    if options.lyra:
+        builders[LYRA] = lambda: lyra(options.lyra)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the child processes
     results = measure(builders, quick=options.quick)
     (ROOT / "benchmarks" / "results.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import codec
-from benchmarks.peers import MIMI, Peer
+from benchmarks.peers import LYRA, MIMI, Peer
 from codec.bench import VARIANTS, steady_jobs
 from codec.timing import Job, Spread, ratios, take_turns
 
@@ -17,7 +17,7 @@ ROWS = (1, 8, 32)
 
 
 def measure_steps(peers: Mapping[str, Peer], *, quick: bool) -> list[dict[str, Any]]:
-    """One row per codec and part: ms of a step, live streams a core holds, cost per second of audio against Mimi's."""
+    """One row per codec and part: ms of a step, live streams a core holds, cost against Mimi and Lyra."""
     jobs: dict[str, Job] = {}
     frames: dict[str, float] = {}
     for name, peer in peers.items():
@@ -29,11 +29,12 @@ def measure_steps(peers: Mapping[str, Peer], *, quick: bool) -> list[dict[str, A
     rows = []
     for key, values in times.items():
         part, _, name = key.partition("|")
-        spread, base = Spread.of(values), costs.get(f"{part}|{MIMI}")
+        spread, base, lyra = Spread.of(values), costs.get(f"{part}|{MIMI}"), costs.get(f"{part}|{LYRA}")
         row: dict[str, Any] = {"codec": name, "part": part, "frame_ms": frames[name] * 1e3}
         row["ms"] = dataclasses.asdict(spread.scaled(1e3))
         row["live_streams"] = frames[name] / spread.median
         row["mimi_over_this"] = dataclasses.asdict(ratios(base, costs[key])) if base else None
+        row["this_over_lyra"] = dataclasses.asdict(ratios(costs[key], lyra)) if lyra else None
         rows.append(row)
     return rows
 

@@ -52,6 +52,7 @@ class LossConfig:
     phase: float = 0.0
     waveform: float = 0.0
     commitment: float = 0.5
+    distill: float = 0.0  # of the quantized latent to the teacher's; needs distill.teacher
     adversarial: float = 1.0  # from adversary.start_step on
     feature_matching: float = 2.0
     balance: bool = False  # weigh by gradient norm (EnCodec's balancer) instead of by value
@@ -92,6 +93,20 @@ class AdversaryConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """A teacher: a model whose weights a new run begins with, part by part, and whose latents it may follow."""
+
+    teacher: str = ""  # a model's name or folder; none when empty
+    parts: tuple[str, ...] = ("encoder", "decoder")  # that begin with its weights; the others begin at random
+
+    def __post_init__(self) -> None:
+        """Check parts."""
+        wrong = sorted(set(self.parts) - {"encoder", "bottleneck", "decoder"})
+        if wrong:
+            raise ConfigError(f"distill.parts: unknown {wrong[0]!r}; known are encoder, bottleneck, decoder")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Where a run lives and how often it writes."""
 
@@ -118,6 +133,7 @@ class Recipe:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -182,7 +198,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{override}: {section} is a value, not a section")
-    listed = name in ("path", "noise", "freeze", "kinds") and sections != ["run"]
+    listed = name in ("path", "noise", "freeze", "kinds", "parts") and sections != ["run"]
     try:
         tree[name] = text.split(",") if listed else yaml.safe_load(text)
     except yaml.YAMLError:

@@ -209,6 +209,8 @@ def _resume(trainer: Trainer, folder: Path, say: Say) -> None:
             network = load_network(read_model(find_model(init)))
             trainer.warm_start(network.state_dict())
         say(f"begins in {folder}" + (f" from the weights of {init}" if init else ""))
+        if trainer.teacher is not None:
+            say(trainer.begin_from_teacher())
         return
     trainer.load_state_dict(checkpoint.load(latest))
     say(f"resumes in {folder} at step {trainer.step}")

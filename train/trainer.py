@@ -20,6 +20,7 @@ from codec.train.balancer import Balancer
 from codec.train.config import Recipe
 from codec.train.data import Batch
 from codec.train.device import Skips, choose_precision, compile_part
+from codec.train.distill import open_teacher
 from codec.train.optim import Average, make_adamw, rate_at, set_rate, step_if_finite
 
 
@@ -42,11 +43,12 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Passed:
-    """One pass: audio and audio_hat (B, T), aligned; what the bottleneck made."""
+    """One pass: audio and audio_hat (B, T), aligned; what the bottleneck made; the whole audio (B, 1, F * hop)."""
 
     audio: Tensor
     audio_hat: Tensor
     quantized: Quantized
+    whole: Tensor
 
 
 class Trainer:
@@ -81,6 +83,7 @@ class Trainer:
         self.average = Average(self.network, optim.ema)
         self.weights = {key: float(value) for key, value in asdict(recipe.loss).items() if key != "balance"}
         self.balancer = Balancer() if recipe.loss.balance else None
+        self.teacher = open_teacher(recipe, device)
         self.adversary: Adversary | None = None
         self.step = self.begin = 0
         self.skips = Skips(device)
@@ -133,11 +136,13 @@ class Trainer:
             quantized = self.network.bottleneck(latent, levels, n_stages=self.learner.n_started)
             audio_hat = self._decoder(quantized.latent)
         delay = self.network.delay
-        return Passed(audio[:, 0, : audio.shape[-1] - delay], audio_hat[:, 0, delay:].float(), quantized)
+        return Passed(audio[:, 0, : audio.shape[-1] - delay], audio_hat[:, 0, delay:].float(), quantized, audio)
 
     def _values(self, passed: Passed) -> dict[str, Tensor]:
         values = losses.terms(passed.audio, passed.audio_hat, self.weights, self.recipe.model.sample_rate)
         values["commitment"] = passed.quantized.loss
+        if self.teacher is not None and self.weights["distill"]:
+            values["distill"] = self.teacher.distance(passed.whole, passed.quantized.latent)
         return values
 
     def _oppose(
@@ -170,14 +175,15 @@ class Trainer:
         if self.balancer is None:
             losses.weigh(values, weights).backward()  # type: ignore[no-untyped-call]
             return
-        # The commitment is no function of audio_hat: by its own weight, beside the others.
-        commitment = weights["commitment"] * values["commitment"]
-        others = {name: value for name, value in values.items() if name != "commitment"}
+        # Of the latent, no functions of audio_hat: by their own weights, beside the others.
+        inner = {name: value for name, value in values.items() if name in ("commitment", "distill")}
+        others = {name: value for name, value in values.items() if name not in inner}
         gradient = self.balancer.gradient(others, weights, passed.audio_hat)
-        if not commitment.requires_grad:  # no stage has started
+        beside = losses.weigh(inner, weights)
+        if not beside.requires_grad:  # no stage has started
             torch.autograd.backward([passed.audio_hat], [gradient])
         else:
-            torch.autograd.backward([passed.audio_hat, commitment], [gradient, torch.ones_like(commitment)])
+            torch.autograd.backward([passed.audio_hat, beside], [gradient, torch.ones_like(beside)])
 
     def _advance(self, quantized: Quantized, norm: Tensor) -> Tensor:
         """Optimiser, codebooks and average take a step, unless the gradient is not finite: (), bool."""
@@ -255,6 +261,18 @@ class Trainer:
             self.adversary.load_state_dict(state["adversary"])
         if self.balancer is not None and "balancer" in state:
             self.balancer.load_state_dict(state["balancer"], self.device)
+
+    def begin_from_teacher(self) -> str:
+        """Take the teacher's weights for the parts that the recipe names; a line that says so.
+
+        Raises:
+            TrainError: parts of other sizes.
+        """
+        assert self.teacher is not None
+        parts = self.recipe.distill.parts
+        self.teacher.give(self.network, parts)
+        self.average = Average(self.network, self.recipe.optim.ema)
+        return f"teacher {self.teacher.name}: gives " + (", ".join(parts) or "no weights")
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> None:
         """Begin from the weights of a model, with fresh optimisers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codec.convert.dac import convert_dac
+from codec.convert.distilcodec import convert_distilcodec
 from codec.convert.encodec import convert_encodec
 from codec.convert.hf import convert_hf
 from codec.convert.hificodec import convert_hificodec
@@ -18,6 +19,7 @@ from codec.errors import ConfigError
 # name -> convert(path of the checkpoint file or folder)
 CONVERTERS: dict[str, Converter] = {
     "dac": convert_dac,
+    "distilcodec": convert_distilcodec,
     "encodec": convert_encodec,
     "hf": convert_hf,
     "hificodec": convert_hificodec,

@@ -3,7 +3,7 @@
 >>> config = MelEncoderConfig(sample_rate=8000, n_fft=64, n_mels=8, depths=(1, 1), dims=(6, 12))
 >>> encoder = mel_encoder(config, 12, hop_length=16)
 >>> encoder(torch.randn(1, 1, 160)).shape, encoder.lookahead
-(torch.Size([1, 12, 10]), 216)
+(torch.Size([1, 12, 10]), 168)
 """
 
 from __future__ import annotations

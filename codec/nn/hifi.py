@@ -1,4 +1,4 @@
-"""The HiFi-GAN family, of HiFi-Codec and DistilCodec: strided convolutions, each followed by three residual blocks of several kernels.
+"""The HiFi-GAN family, of HiFi-Codec and DistilCodec: strided convolutions, each with three residual blocks behind it.
 
 The encoder of the published weights normalises over time: it sees the whole signal and cannot stream.
 
@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch  # noqa: F401, the example above
 import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor, nn
 

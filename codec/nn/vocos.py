@@ -15,8 +15,8 @@ import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.nn.attention import Gelu, Scale
-from codec.nn.layers import CausalConv, Chain, ChannelNorm, ConvNeXt, Layer, Linear, Residual, Stateless
+from codec.nn.convnext import convnext_block
+from codec.nn.layers import CausalConv, Chain, ChannelNorm, ConvNeXt, Layer, Linear, Stateless
 from codec.nn.stft import InverseStft
 from codec.nn.symmetric import SymmetricConv, WholeLayer
 
@@ -144,9 +144,7 @@ def _block(config: VocosDecoderConfig) -> Layer:
     dim, scale = config.dim, 1 / config.n_blocks
     if config.causal:
         return ConvNeXt(dim, config.hidden_dim, kernel_size=config.kernel_size, scale=scale)
-    depthwise = SymmetricConv(dim, dim, kernel_size=config.kernel_size, groups=dim)
-    expand, project = Linear(dim, config.hidden_dim), Linear(config.hidden_dim, dim)
-    return Residual(Chain([depthwise, ChannelNorm(dim), expand, Gelu(), project, Scale(dim, scale)]))
+    return convnext_block(dim, hidden_dim=config.hidden_dim, kernel_size=config.kernel_size, scale=scale)
 
 
 def _begin(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ ai-edge-litert runs them.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,11 @@ def lyra(folder: Path) -> System:
     for name in FILES:
         if not (folder / f"{name}.tflite").is_file():
             raise ModelError(f"{folder / name}.tflite: not there; take lyra/model_coeffs of google/lyra, tag 1.3.2")
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as missing:
-        raise MissingExtraError("ai-edge-litert", "compare", need="the peer Lyra") from missing
-
-    def open_network(name: str) -> Any:
-        network = Interpreter(str(folder / f"{name}.tflite"), num_threads=1)
-        network.allocate_tensors()
-        return network
+    import_interpreter()
 
     def code(audio: Floats, sample_rate: int) -> tuple[Coded, ...]:
         fitted = resample(audio[None], sample_rate, RATE)[0]
-        return tuple(_code(open_network, bits, fitted) for bits in BITS)
+        return tuple(_code(folder, bits, fitted) for bits in BITS)
 
     facts = Facts(
         name="Lyra v2",
@@ -62,21 +55,60 @@ def lyra(folder: Path) -> System:
     return System(facts, code)
 
 
-def _code(open_network: Any, bits: int, audio: Floats) -> Coded:
+@dataclass(frozen=True)
+class Networks:
+    """The three networks with their state, frame by frame."""
+
+    encoder: Any
+    decoder: Any
+    quantize: Any
+    look_up: Any
+
+    @classmethod
+    def open(cls, folder: Path) -> Networks:
+        """Networks that have heard nothing yet. Raises: MissingExtraError: ai-edge-litert is not installed."""
+        interpreter = import_interpreter()
+
+        def load(name: str) -> Any:
+            network = interpreter(str(folder / f"{name}.tflite"), num_threads=1)
+            network.allocate_tensors()
+            return network
+
+        encoder, quantizer, decoder = map(load, FILES)
+        return cls(encoder, decoder, *(quantizer.get_signature_runner(name) for name in ("encode", "decode")))
+
+    def encode(self, frame: Floats, n_codes: int) -> Any:
+        """Samples (1, FRAME) to codes (46, ...), those that are not sent -1."""
+        features = _invoke(self.encoder, frame)
+        codes = self.quantize(input_frames=features, num_quantizers=np.array(n_codes, np.int32))["output_0"].copy()
+        codes[n_codes:] = -1
+        return codes
+
+    def decode(self, codes: Any) -> Floats:
+        """The samples (1, FRAME) of a frame."""
+        return _invoke(self.decoder, self.look_up(encoding_indices=codes)["output_0"])
+
+
+def import_interpreter() -> Any:
+    """What runs the networks. Raises: MissingExtraError: ai-edge-litert is not installed."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as missing:
+        raise MissingExtraError("ai-edge-litert", "compare", need="the peer Lyra") from missing
+    return Interpreter
+
+
+def _code(folder: Path, bits: int, audio: Floats) -> Coded:
     """One recording (T,) at 16 kHz; the networks keep state, so that each recording takes fresh ones."""
-    encoder, quantizer, decoder = (open_network(name) for name in FILES)
-    quantize, look_up = (quantizer.get_signature_runner(name) for name in ("encode", "decode"))
-    n_codes = bits // BITS_OF_CODE
+    networks, n_codes = Networks.open(folder), bits // BITS_OF_CODE
     frames = np.pad(audio, (0, -len(audio) % FRAME)).reshape(-1, 1, FRAME)
     decoded = np.zeros((len(frames), FRAME), np.float32)
     encode_seconds = decode_seconds = 0.0
     for i, frame in enumerate(frames):
         begin = time.perf_counter()
-        features = _invoke(encoder, frame)
-        codes = quantize(input_frames=features, num_quantizers=np.array(n_codes, np.int32))["output_0"].copy()
+        codes = networks.encode(frame, n_codes)
         middle = time.perf_counter()
-        codes[n_codes:] = -1  # codebooks that are not sent
-        decoded[i] = _invoke(decoder, look_up(encoding_indices=codes)["output_0"])[0]
+        decoded[i] = networks.decode(codes)[0]
         encode_seconds += middle - begin
         decode_seconds += time.perf_counter() - middle
     heard = decoded.reshape(-1)[: len(audio)]
