@@ -50,11 +50,11 @@ def inverse_stft(w: Writer, layer: InverseStft, x: Value) -> Value:
         raise ModelError(f"InverseStft: windows of {layer.n_fft} samples are not whole hops of {layer.up}")
     g, n_fft, overlaps = w.graph, layer.n_fft, layer.n_fft // layer.up
     half = n_fft // 2
-    gain = np.full((half + 1, 1), 2 / n_fft)
-    gain[[0, -1]] /= 2
-    window = layer.window.double().numpy()[None, : half + 1]
+    gains = np.full((half + 1, 1), 2 / n_fft)
+    gains[[0, -1]] /= 2
+    gain, window = _constant(w, gains), _constant(w, layer.window.double().numpy()[None, : half + 1])
     waves = (
-        g.op("Mul", g.transpose(_waves(w, n_fft, kind, range(half + 1)), 1, 0), _constant(w, gain * window))
+        g.op("Mul", g.op("Mul", g.transpose(_waves(w, n_fft, kind, range(half + 1)), 1, 0), gain), window)
         for kind in ("Cos", "Sin")
     )
     parts = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)

@@ -32,7 +32,10 @@ BOTTLENECK_OPTIONS = {
     "vq": {},
 }
 # Of published systems: their own tests compare them with the originals, tests/test_recipes.py trains them.
-PUBLISHED = {"factorised", "hifi", "mel", "mimi", "projected", "snake", "split", "vocos"}
+PUBLISHED = {
+    *("attributes", "cross_scale", "factorised", "projected", "split"),
+    *("esc", "hifi", "mel", "mimi", "snake", "speaker", "vocos"),
+}
 every_network = pytest.mark.parametrize(
     ("encoder", "bottleneck", "decoder"), list(itertools.product(ENCODER_OPTIONS, BOTTLENECK_OPTIONS, DECODER_OPTIONS))
 )

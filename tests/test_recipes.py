@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import codec
 from codec.config import ModelConfig, Part, replace
 from codec.network import Network
+from codec.nn.esc import EscConfig
 from codec.train.config import Recipe, read_recipe
 from codec.train.data import Batch
 from codec.train.dryrun import dry_run
@@ -35,10 +36,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "snake": {"n_filters": 2, "width": 16},
     "spectral": {"dim": 16, "hidden_dim": 16, "n_blocks": 1},
     "vocos": {"dim": 16, "hidden_dim": 16, "n_blocks": 1},
+    "attributes": {"codebook_size": 8, "codebook_dim": 4, "n_passed": 8},
+    "cross_scale": {"widths": (4, 6), "n_heads": (2,), "n_blocks": 1, "codebook_size": 8, "codebook_dims": (4, 4)},
+    "esc": {"widths": (4, 6), "n_heads": (2,), "n_blocks": 1},
     "factorised": {"codebook_size": 8, "codebook_dim": 4},
     "grouped": {"codebook_size": 8},
     "masked": {"codebook_size": 8},
+    "mel": {"depths": (1, 1), "dims": (8, 16)},
+    "projected": {"codebook_size": 8, "codebook_dim": 4},
     "residual": {"codebook_size": 8, "n_codebooks": 3},
+    "speaker": {"n_filters": 2, "width": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 8},
     "split": {"codebook_size": 8, "n_codebooks": 3},
 }
 MILLIONS = {  # encoder, quantizer, decoder; mechanisms of the published systems, weight norm folded
@@ -49,7 +56,7 @@ MILLIONS = {  # encoder, quantizer, decoder; mechanisms of the published systems
     "languagecodec_24k": (7.426, 1.05, 11.06 + 0.494),
     "languagecodec_24k_streaming": (7.426, 1.05, 11.06 + 0.494),
 }
-TOTALS = {"snac_24k": 19.84, "dac_16k": 74.1}  # SNAC's as published; DAC's of transformers' DacModel
+TOTALS = {"snac_24k": 19.84, "dac_16k": 74.1, "esc_16k": 8.39}  # SNAC's as published; DAC's of transformers' DacModel
 BITRATES = {
     "encodec_24k": 24000.0,
     "soundstream_16k": 8000.0,
@@ -58,6 +65,9 @@ BITRATES = {
     "hificodec_24k_240d": 4000.0,
     "hificodec_24k_320d_streaming": 3000.0,
     "dac_16k": 6000.0,
+    "distilcodec_24k": 1406.25,
+    "esc_16k": 9000.0,
+    "facodec_16k": 4800.0,
     "languagecodec_24k": 6000.0,
     "languagecodec_24k_streaming": 6000.0,
     "mimi_24k": 1100.0,
@@ -67,8 +77,10 @@ BITRATES = {
 
 
 def shrink(part: Part, room: str) -> Part:
-    other = {"encoder": "width", "decoder": "n_filters"}.get(room) if part.kind in ("hifi", "snake") else None
-    return Part(part.kind, part.options | {key: x for key, x in SMALL[part.kind].items() if key != other})
+    kept = set(SMALL[part.kind])
+    if part.kind in ("hifi", "snake", "speaker"):
+        kept -= {"width"} if room == "encoder" else {"n_filters", "n_layers", "n_heads", "hidden_dim"}
+    return Part(part.kind, part.options | {key: x for key, x in SMALL[part.kind].items() if key in kept})
 
 
 def small(name: str, *overrides: str) -> Recipe:
@@ -82,6 +94,7 @@ def small(name: str, *overrides: str) -> Recipe:
     depthwise = bool(model.encoder.options.get("depthwise"))
     strides = model.encoder.options.get("strides", ())
     latent = SMALL["snake"]["n_filters"] << len(strides) if depthwise else 16
+    latent = EscConfig(**SMALL["esc"]).latent_dim if model.encoder.kind == "esc" else latent
     parts = {room: shrink(getattr(model, room), room) for room in ("encoder", "bottleneck", "decoder")}
     return replace(recipe, model=replace(model, latent_dim=latent, **parts))
 

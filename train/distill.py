@@ -79,5 +79,7 @@ def open_teacher(recipe: Recipe, device: torch.device) -> Teacher | None:
     for size in ("sample_rate", "hop_length", "latent_dim"):
         said, needed = getattr(network.config, size), getattr(recipe.model, size)
         if said != needed:
-            raise ConfigError(f"distill.teacher {name}: its {size} is {said}, the recipe's {needed}; they must be equal")
+            raise ConfigError(
+                f"distill.teacher {name}: its {size} is {said}, the recipe's {needed}; they must be equal"
+            )
     return Teacher(name, network.to(device))

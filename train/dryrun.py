@@ -62,7 +62,7 @@ def dry_run(recipe: Recipe) -> Cost:
         learned = sum(p.numel() for p in network.parameters())
         gmacs = _gmacs(network)
         with _counting(network) as sizes:
-            network.decoder(network.encoder(torch.empty(1, 1, length)))
+            _pass(network, torch.empty(1, 1, length))
         kept = sum(sizes.values())
     # Small and with windows that are made once for the whole process: theirs must have numbers.
     opposed = 0
@@ -99,19 +99,26 @@ def as_dict(cost: Cost) -> dict[str, Any]:
     return asdict(cost)
 
 
+def _pass(network: Network, audio: Tensor) -> None:
+    """Encode and decode without codes, through the stages that a bottleneck owns."""
+    latent = network.encoder(audio)
+    network.decoder(network.bottleneck(latent, n_stages=0).latent if network.bottleneck.own_bypass else latent)
+
+
 def _gmacs(network: Network) -> float:
     """Encoder and decoder of about a second; the search compares each vector with each entry."""
     rate, hop_length = network.config.frame_rate, network.config.hop_length
     frames = max(1, round(rate))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        latent = network.encoder(torch.empty(1, 1, frames * hop_length))
-        network.decoder(latent)
+        _pass(network, torch.empty(1, 1, frames * hop_length))
     books = network.bottleneck.codebooks
     divisors = network.bottleneck.divisors or (1,) * len(books)
     search = sum(book.codebook_size * book.dim / divisor for book, divisor in zip(books, divisors, strict=True))
-    matrices = sum(x.numel() for x in network.bottleneck.parameters()) - sum(
-        book.embed.numel() for book in books if book.embed.requires_grad
-    )
+    matrices = 0
+    if not network.bottleneck.own_bypass:  # else they were passed, and counted
+        matrices = sum(x.numel() for x in network.bottleneck.parameters()) - sum(
+            book.embed.numel() for book in books if book.embed.requires_grad
+        )
     products = float(counter.get_total_flops()) / 2 / frames
     return (products + search + matrices) * rate / 1e9
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from codec.convert.dac import convert_dac
 from codec.convert.distilcodec import convert_distilcodec
 from codec.convert.encodec import convert_encodec
+from codec.convert.esc import convert_esc
+from codec.convert.facodec import convert_facodec
 from codec.convert.hf import convert_hf
 from codec.convert.hificodec import convert_hificodec
 from codec.convert.languagecodec import convert_languagecodec
@@ -21,6 +23,8 @@ CONVERTERS: dict[str, Converter] = {
     "dac": convert_dac,
     "distilcodec": convert_distilcodec,
     "encodec": convert_encodec,
+    "esc": convert_esc,
+    "facodec": convert_facodec,
     "hf": convert_hf,
     "hificodec": convert_hificodec,
     "languagecodec": convert_languagecodec,

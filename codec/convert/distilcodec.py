@@ -28,10 +28,19 @@ from codec.network import Network
 
 LICENCE = "LicenseRef-DistilCodec"  # its files do not say one of their own
 # What training left in the codebooks.
-IGNORED = (r"quantizer\.grvq\.rvqs\.\d+\.layers\.\d+\._codebook\.(initted|cluster_size|embed_avg|batch_mean|batch_variance)",)
+IGNORED = (
+    r"quantizer\.grvq\.rvqs\.\d+\.layers\.\d+\._codebook\.(initted|cluster_size|embed_avg|batch_mean|batch_variance)",
+)
 # Of the published weights; no tensor tells them. `config.json` beside a checkpoint says others.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "spec_transform": {"sampling_rate": 24000, "n_fft": 1024, "win_size": 1024, "hop_size": 256, "fmin": 0, "fmax": None},
+    "spec_transform": {
+        "sampling_rate": 24000,
+        "n_fft": 1024,
+        "win_size": 1024,
+        "hop_size": 256,
+        "fmin": 0,
+        "fmax": None,
+    },
     "decoder": {"upsample_rates": [8, 4, 2, 2, 2]},
 }
 # a block of ours, place by place -> theirs
@@ -60,19 +69,20 @@ def convert_distilcodec(path: Path) -> Converted:
     state = {key: x.squeeze(0) if key.endswith("_codebook.embed") else x for key, x in state.items()}
     settings = read_settings(path) if (path.parent / "config.json").is_file() else PUBLISHED
     config = _config(state, settings, path)
-    rules = find_rules(len(config.encoder.options["dims"]), len(config.decoder.options["rates"]), bridge=_bridged(state))
+    rules = find_rules(config.encoder.options["depths"], len(config.decoder.options["rates"]), bridge=_bridged(state))
     keys = map_keys(Network(config).state_dict(), rules, where=str(path))
     return Converted(config, rename(state, keys, where=str(path), ignored=IGNORED), LICENCE)
 
 
-def find_rules(n_stages: int, n_rates: int, *, bridge: bool) -> Rules:
-    """The names of the parts of an encoder of `n_stages` and a generator of `n_rates`."""
+def find_rules(depths: tuple[int, ...], n_rates: int, *, bridge: bool) -> Rules:
+    """The names of the parts of an encoder with stages of `depths` blocks and of a generator of `n_rates`."""
     rules: list[tuple[str, str]] = []
-    for i in range(n_stages):
+    n_stages = len(depths)
+    for i, depth in enumerate(depths):
         stage, theirs = rf"encoder\.layers\.{i + 1}\.layers", f"encoder.downsample_layers.{i}"
         kinds = ("conv", "norm") if i == 0 else ("norm", "conv")
         rules += [(rf"{stage}\.{n}\.{kind}\.(.*)", rf"{theirs}.{n}.\1") for n, kind in enumerate(kinds)]
-        for j in range(64):
+        for j in range(depth):
             rules += _block(rf"{stage}\.{j + 2}", f"encoder.stages.{i}.{j}")
     rules.append((rf"encoder\.layers\.{n_stages + 1}\.norm\.(.*)", r"encoder.norm.\1"))
     body = r"decoder\.layers"
@@ -106,13 +116,19 @@ def _bridged(state: State) -> bool:
 
 def _config(state: State, settings: Mapping[str, Any], path: Path) -> ModelConfig:
     """What the tensors show, and what only the settings say."""
-    wanted = ("encoder.downsample_layers.0.0.weight", "generator.conv_pre.weight", "quantizer.grvq.rvqs.0.project_in.weight")
+    wanted = (
+        "encoder.downsample_layers.0.0.weight",
+        "generator.conv_pre.weight",
+        "quantizer.grvq.rvqs.0.project_in.weight",
+    )
     first, last, project = (state.get(key) for key in wanted)
     table = state.get("quantizer.grvq.rvqs.0.layers.0._codebook.embed")
     if first is None or last is None or project is None or table is None:
         raise ModelError(f"{path}: no ConvNeXt encoder, HiFi-GAN generator and grvq in it; is it of another system?")
     bridge = _bridged(state)
-    if bridge and (state["quantizer.downsample.0.0.weight"].shape[-1] != 1 or "quantizer.downsample.1.0.weight" in state):
+    if bridge and (
+        state["quantizer.downsample.0.0.weight"].shape[-1] != 1 or "quantizer.downsample.1.0.weight" in state
+    ):
         raise ModelError(f"{path}: its quantizer takes several frames for one; only a factor of 1 converts")
     mel, rates = _mel(settings, path), _rates(settings, path)
     n_stages = _count(state, r"encoder\.downsample_layers\.(\d+)\..*")
@@ -120,7 +136,9 @@ def _config(state: State, settings: Mapping[str, Any], path: Path) -> ModelConfi
     dims = tuple(state[f"encoder.stages.{i}.0.gamma"].shape[0] for i in range(n_stages))
     n_up = _count(state, r"generator\.ups\.(\d+)\..*")
     if n_up != len(rates) or math.prod(rates) != mel.pop("hop_length"):
-        raise ModelError(f"{path}: {n_up} up-sampling layers, settings say rates {list(rates)}; put its config.json beside it")
+        raise ModelError(
+            f"{path}: {n_up} up-sampling layers, settings say rates {list(rates)}; put its config.json beside it"
+        )
     encoder = mel | {"n_mels": first.shape[1], "depths": depths, "dims": dims, "kernel_size": first.shape[2]}
     decoder = {
         "width": last.shape[0],
@@ -155,7 +173,9 @@ def _mel(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(said, Mapping) or not all(isinstance(said.get(name), int) for name in names):
         raise ModelError(f"{path}: its settings say no spec_transform with {', '.join(names)}")
     if said["win_size"] != said["n_fft"] or said.get("fmin"):
-        raise ModelError(f"{path}: windows of {said['win_size']} in {said['n_fft']}, or bands not from 0 Hz; not known here")
+        raise ModelError(
+            f"{path}: windows of {said['win_size']} in {said['n_fft']}, or bands not from 0 Hz; not known here"
+        )
     top = float(said.get("fmax") or 0)
     return {"sample_rate": said["sampling_rate"], "n_fft": said["n_fft"], "hop_length": said["hop_size"], "top": top}
 

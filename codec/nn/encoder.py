@@ -8,20 +8,24 @@ from typing import Any
 from codec.config import ModelConfig, Part, from_dict
 from codec.errors import ConfigError
 from codec.nn.convnext import MelEncoderConfig, mel_encoder
+from codec.nn.esc import EscEncoderConfig, esc_encoder
 from codec.nn.hifi import HifiEncoderConfig, hifi_encoder
 from codec.nn.layers import Layer
 from codec.nn.mimi import MimiEncoderConfig, mimi_encoder
 from codec.nn.seanet import SeanetEncoderConfig, seanet_encoder
 from codec.nn.snake import SnakeEncoderConfig, snake_encoder
+from codec.nn.speaker import SpeakerEncoderConfig, speaker_encoder
 from codec.nn.spectral import SpectralEncoderConfig, spectral_encoder
 
 # kind -> its options, and build(options, latent_dim, hop_length=...)
 ENCODERS: dict[str, tuple[type[Any], Callable[..., Layer]]] = {
     "conv": (SeanetEncoderConfig, seanet_encoder),
+    "esc": (EscEncoderConfig, esc_encoder),
     "hifi": (HifiEncoderConfig, hifi_encoder),
     "snake": (SnakeEncoderConfig, snake_encoder),
     "mel": (MelEncoderConfig, mel_encoder),
     "mimi": (MimiEncoderConfig, mimi_encoder),
+    "speaker": (SpeakerEncoderConfig, speaker_encoder),
     "spectral": (SpectralEncoderConfig, spectral_encoder),
 }
 

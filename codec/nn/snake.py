@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
+from codec.nn.aliasfree import AliasFreeSnake
 from codec.nn.layers import Chain, Layer, Residual, Stateless
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
 
@@ -74,6 +75,7 @@ class SnakeConfig:
 
     strides: tuple[int, ...] = (2, 4, 5, 8)  # in encoder order, for the decoder too; their product is the hop
     depthwise: bool = False  # residual units see each channel alone (SNAC)
+    alias_free: bool = False  # activations at twice the rate, between low passes (FACodec)
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -116,10 +118,10 @@ def snake_encoder(config: SnakeEncoderConfig, latent_dim: int, *, hop_length: in
     layers: list[Layer] = [SymmetricConv(1, dim, kernel_size=7)]
     for stride in config.strides:
         down = SymmetricConv(dim, 2 * dim, kernel_size=2 * stride, stride=stride)
-        layers.append(Chain([*_units(dim, config.depthwise), Snake(dim), down]))
+        layers.append(Chain([*_units(config, dim), _activation(config, dim), down]))
         dim *= 2
     if not config.depthwise:
-        return Chain([*layers, Snake(dim), SymmetricConv(dim, latent_dim, kernel_size=3)])
+        return Chain([*layers, _activation(config, dim), SymmetricConv(dim, latent_dim, kernel_size=3)])
     if latent_dim != dim:
         raise ConfigError(f"encoder.n_filters: a depthwise encoder gives {dim} channels, latent_dim is {latent_dim}")
     return Chain([*layers, SymmetricConv(dim, dim, kernel_size=7, groups=dim)])
@@ -144,20 +146,24 @@ def snake_decoder(config: SnakeDecoderConfig, latent_dim: int, *, hop_length: in
     for stride in reversed(config.strides):
         up = SymmetricConvTranspose(dim, dim // 2, kernel_size=2 * stride, stride=stride)
         noise = [Noise(dim // 2)] if config.noise else []
-        layers.append(Chain([Snake(dim), up, *noise, *_units(dim // 2, config.depthwise)]))
+        layers.append(Chain([_activation(config, dim), up, *noise, *_units(config, dim // 2)]))
         dim //= 2
-    return Chain([*layers, Snake(dim), SymmetricConv(dim, 1, kernel_size=7), Tanh()])
+    return Chain([*layers, _activation(config, dim), SymmetricConv(dim, 1, kernel_size=7), Tanh()])
 
 
-def _units(dim: int, depthwise: bool) -> list[Layer]:
-    groups = dim if depthwise else 1
+def _activation(config: SnakeConfig, dim: int) -> Layer:
+    return AliasFreeSnake(dim) if config.alias_free else Snake(dim)
+
+
+def _units(config: SnakeConfig, dim: int) -> list[Layer]:
+    groups = dim if config.depthwise else 1
     return [
         Residual(
             Chain(
                 [
-                    Snake(dim),
+                    _activation(config, dim),
                     SymmetricConv(dim, dim, kernel_size=7, dilation=dilation, groups=groups),
-                    Snake(dim),
+                    _activation(config, dim),
                     SymmetricConv(dim, dim, kernel_size=1),
                 ]
             )

@@ -54,11 +54,13 @@ class Bottleneck(nn.Module, ABC):
 
     Attributes:
         own_gradient: `quantize` lets the decoder's gradient through to the encoder itself, by way of what it learns.
+        own_bypass: `quantize` itself lets the latent pass where no stage is started; else it passes as it is.
         divisors: frames per code of each codebook, in code order; empty where all are 1. The code of several frames
             stands at each of them.
     """
 
     own_gradient: bool = False
+    own_bypass: bool = False
     divisors: tuple[int, ...] = ()
 
     @property
@@ -134,7 +136,7 @@ class Bottleneck(nn.Module, ABC):
             # A diverged step must end in a loss that the trainer skips, not in a search that refuses NaN.
             result = self.quantize(full.nan_to_num(0.0, 0.0, 0.0), levels, n_stages)
             around = result.latent if self.own_gradient else full + (result.latent - full).detach()
-            hard = full if n_stages == 0 else around
+            hard = full if n_stages == 0 and not self.own_bypass else around
         return Quantized(hard, result.codes, result.loss, result.inputs)
 
     @final

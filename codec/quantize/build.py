@@ -10,7 +10,9 @@ from typing import Any
 
 from codec.config import Part, from_dict
 from codec.errors import ConfigError
+from codec.quantize.attributes import Attributes, AttributesConfig
 from codec.quantize.base import Bottleneck
+from codec.quantize.cross_scale import CrossScale, CrossScaleConfig
 from codec.quantize.factorised import Factorised, FactorisedConfig
 from codec.quantize.grouped import Grouped, GroupedConfig
 from codec.quantize.masked import Masked, MaskedConfig
@@ -21,6 +23,8 @@ from codec.quantize.vq import VectorQuantizer, VqConfig
 
 # kind -> its options and its class, made as cls(options, latent_dim)
 BOTTLENECKS: dict[str, tuple[type[Any], type[Bottleneck]]] = {
+    "attributes": (AttributesConfig, Attributes),
+    "cross_scale": (CrossScaleConfig, CrossScale),
     "factorised": (FactorisedConfig, Factorised),
     "grouped": (GroupedConfig, Grouped),
     "masked": (MaskedConfig, Masked),
