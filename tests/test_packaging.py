@@ -41,7 +41,7 @@ def test_a_wheel_holds_the_recipes_the_embedded_model_and_all_packages(tmp_path:
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in (
         "codec/py.typed",
-        "codec/registry.json",
+        "codec/hub/registry.json",
         "codec/train/trainer.py",
         "codec/export/folder.py",
         "codec/recipes/default_16k.yaml",
