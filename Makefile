@@ -20,6 +20,9 @@ help:
 	@echo "make bench      all benchmarks beside other codecs, six minutes; QUICK=--quick for two"
 	@echo "make dist       wheel and source archive"
 
+# The codecs that tests compare ours with; they ask for their own torch, torchaudio and more, and need none of it here.
+REFERENCES = encodec descript-audio-codec snac vocos
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -34,7 +37,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	$(PIP) -e ".[dev]"
-	$(PIP) --no-deps encodec
+	$(PIP) --no-deps $(REFERENCES)
 	@touch $@ $(VENV)/.demo
 
 install: $(VENV)/.dev

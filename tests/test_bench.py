@@ -49,6 +49,7 @@ def test_every_step_that_is_measured_takes_or_gives_one_frame(tiny_path: Path) -
     assert [found.shape for found in many.values()] == [(4, 1), (4, 1)]
 
 
+@pytest.mark.slow
 def test_the_command_measures_steps_and_cold_starts(run: Run) -> None:
     done = run("bench", "--seconds", "0.2", "--engine", "onnx", "--json")
     assert done.returncode == 0, done.stderr
