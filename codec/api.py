@@ -20,6 +20,7 @@ from codec import codesfile
 from codec.arrays import as_audio, as_codes, is_torch, like
 from codec.audio import check_samples, fit
 from codec.codes import Codes
+from codec.codesfile.condition import Condition, condition_of
 from codec.config import ModelInfo
 from codec.engine import Audio, Engine, open_engine
 from codec.errors import AudioError, CodesError, CodesFileError, ModelError
@@ -27,6 +28,7 @@ from codec.files import describe_os_error
 from codec.hub import DEFAULT, find_model
 from codec.modelfolder import read_model
 from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
+from codec.stream.condition import check_condition
 from codec.stream.rows import StreamDecoders, StreamEncoders
 
 
@@ -134,10 +136,27 @@ class Model:
         )
 
     def stream_decoder(
-        self, *, mode: str = "frame", sample_rate: int | None = None, channels: int | None = None, whole: bool = False
+        self,
+        *,
+        mode: str = "frame",
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        whole: bool = False,
+        condition: Any = None,
     ) -> StreamDecoder:
-        """A new `StreamDecoder`; `sample_rate` of the audio it gives, `whole` as for the encoder."""
-        return StreamDecoder(self.engine, self.info, mode=mode, sample_rate=sample_rate, channels=channels, whole=whole)
+        """A new `StreamDecoder`; `sample_rate` of the audio it gives, `whole` as for the encoder.
+
+        `condition` is what the codes' encoder found, for a model that has one (`info.condition`).
+        """
+        return StreamDecoder(
+            self.engine,
+            self.info,
+            mode=mode,
+            sample_rate=sample_rate,
+            channels=channels,
+            whole=whole,
+            condition=condition,
+        )
 
     def stream_encoders(
         self,
@@ -156,16 +175,18 @@ class Model:
         """New `StreamDecoders`, `rows` of them to begin with."""
         return StreamDecoders(self.engine, self.info, rows=rows, mode=mode, sample_rate=sample_rate)
 
-    def codes(self, data: Any, n_samples: int | None = None, *, mode: str = "block") -> Codes:
+    def codes(self, data: Any, n_samples: int | None = None, *, mode: str = "block", condition: Any = None) -> Codes:
         """Codes made elsewhere, for example by a language model, as `Codes` of this model.
 
         Args:
             data: integers (Q, F) or (C, Q, F).
             n_samples: true length; all that the frames carry when None.
             mode: how to decode them.
+            condition: (N,) or (C, N), what a model with `info.condition` decodes them with.
 
         Raises:
-            CodesError: a wrong shape, codes out of range, or more samples than the frames carry.
+            CodesError: a wrong shape, codes out of range, more samples than the frames carry, or a condition that is
+                missing or not the model's.
         """
         array = as_codes(data, "codes")
         if array.ndim not in (2, 3):
@@ -178,20 +199,25 @@ class Model:
         n_samples = most if n_samples is None else n_samples
         if not 0 <= n_samples <= most:
             raise CodesError(f"n_samples={n_samples}: {array.shape[-1]} frames carry 0 to {most} samples")
-        return Codes(like(array, is_torch(data)), n_samples, self.info, mode)
+        rows = check_condition(self.info, condition, channels=len(array) if array.ndim == 3 else None)
+        shaped = rows if rows is None or array.ndim == 3 else rows[0]
+        return Codes(like(array, is_torch(data)), n_samples, self.info, mode, condition=shaped)
 
     def _encode_item(self, audio: Audio, rate: int, count: int, *, mode: str, channels: str) -> Codes:
         kind: Literal["mix", "keep"] = "mix" if channels == "mix" else "keep"
         rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=kind)
         encoder = self.stream_encoder(codebooks=count, mode=mode, channels=len(rows), whole=True)
         data = np.concatenate((encoder.feed(rows), encoder.flush()), -1)
-        return Codes(data[0] if audio.ndim == 1 or kind == "mix" else data, rows.shape[-1], self.info, mode)
+        codes = Codes(data, rows.shape[-1], self.info, mode, condition=encoder.condition)
+        return codes.first_channel() if audio.ndim == 1 or kind == "mix" else codes
 
     def _decode_item(self, codes: Codes, sample_rate: int | None) -> Audio:
         check_same_model(codes.model, self.info)
         data = as_codes(codes.data, "codes")
         channels = len(data) if data.ndim == 3 else None
-        decoder = self.stream_decoder(mode=codes.mode, sample_rate=sample_rate, channels=channels, whole=True)
+        decoder = self.stream_decoder(
+            mode=codes.mode, sample_rate=sample_rate, channels=channels, whole=True, condition=codes.condition
+        )
         decoder.trim(end=codes.n_samples)
         audio: Audio = np.concatenate((decoder.feed(data), decoder.flush()), -1)
         return audio
@@ -229,7 +255,15 @@ def open_codes(path: str | os.PathLike[str], *, partial: bool = False) -> Codes:
         file = codesfile.read(path, partial=partial)
     except OSError as failure:
         raise CodesFileError(f"{os.fspath(path)}: cannot be read: {describe_os_error(failure)}") from failure
-    return Codes(file.codes, file.n_samples, info_of_header(file.header), file.header.mode, file.warnings)
+    header = file.header
+    codes = Codes(file.codes, file.n_samples, info_of_header(header), header.mode, file.warnings)
+    return dataclasses.replace(codes, condition=condition_of_header(header))
+
+
+def condition_of_header(header: codesfile.Header) -> Condition | None:
+    """What a file's decoder needs beside its codes, as `Model.stream_decoder` takes it; None where there is none."""
+    found = condition_of(header.sections, header.channels)
+    return found[0] if found is not None and header.channels == 1 else found
 
 
 def info_of_header(header: codesfile.Header) -> ModelInfo:

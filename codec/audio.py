@@ -16,7 +16,6 @@ array([[0.5 , 0.25]], dtype=float32)
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import tempfile
@@ -26,12 +25,12 @@ from typing import BinaryIO, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
 from codec.audiowriter import AudioWriter, write
 from codec.containers import has_frame_count, missing_bytes
 from codec.errors import AudioError
 from codec.files import describe_os_error
+from codec.resampling import Resampler, resample, resampled_length
 
 __all__ = [
     "AudioReader",
@@ -56,11 +55,6 @@ LARGEST = 1e10  # a sample beyond it is damage: float files of integer scale rea
 BLOCK = 32768  # frames read from a file at once
 EXACT_SEEK = ("WAV", "WAVEX", "RF64", "FLAC", "AIFF")  # formats in which libsndfile finds a sample by its number
 MP3_SLACK = 2 * 1152  # samples: encoder delay and padding, which the tag may count or not
-
-
-def resampled_length(n_samples: int, rate_in: int, rate_out: int) -> int:
-    """Count the samples that `n_samples` at `rate_in` Hz become: ceil(n_samples * rate_out / rate_in), in integers."""
-    return -(-n_samples * rate_out // rate_in)
 
 
 def mix(audio: Audio) -> Audio:
@@ -99,52 +93,6 @@ def check_samples(audio: Audio, name: str, *, start: int = 0) -> None:
     if audio.size and not np.abs(audio).max() <= LARGEST:
         bad = int(np.argmax(~(np.abs(audio).reshape(-1, audio.shape[-1]) <= LARGEST).all(axis=0)))
         raise AudioError(f"{name}: sample {start + bad} is NaN, infinite or absurdly large; repair the audio")
-
-
-class Resampler:
-    """Changes the sample rate of a stream; any chunking of the input gives the same samples.
-
-    Source: libsoxr, quality VHQ, linear phase; its delay is taken out, so that output time equals input time.
-    """
-
-    def __init__(self, rate_in: int, rate_out: int, n_channels: int) -> None:
-        """Rates in Hz."""
-        self.rate_in, self.rate_out, self.n_channels = rate_in, rate_out, n_channels
-        self._n_in = self._n_out = 0
-        same = rate_in == rate_out
-        self._stream = None if same else soxr.ResampleStream(rate_in, rate_out, n_channels, "float32", "VHQ")
-
-    def feed(self, chunk: Audio) -> Audio:
-        """Take (C, t) at `rate_in`, give the samples that are certain by now at `rate_out`: (C, u), u may be 0."""
-        if self._stream is None or chunk.shape[-1] == 0:
-            return chunk
-        self._n_in += chunk.shape[-1]
-        resampled: Audio = self._stream.resample_chunk(np.ascontiguousarray(chunk.T)).T
-        self._n_out += resampled.shape[-1]
-        return resampled
-
-    def flush(self) -> Audio:
-        """Give the last samples (C, u), so that all in all there are `resampled_length`, and start afresh."""
-        if self._stream is None or self._n_in == 0:
-            return np.zeros((self.n_channels, 0), np.float32)
-        # Silence after the end: soxr rounds the length down, the samples between it and the ceiling come from here.
-        tail = np.zeros((2 + 2 * self.rate_in // self.rate_out, self.n_channels), np.float32)
-        rest: Audio = self._stream.resample_chunk(tail, last=True).T
-        wanted = resampled_length(self._n_in, self.rate_in, self.rate_out) - self._n_out
-        assert 0 <= wanted <= rest.shape[-1], (wanted, rest.shape)
-        self._stream.clear()
-        self._n_in = self._n_out = 0
-        return rest[:, :wanted]
-
-
-def resample(audio: Audio, rate_in: int, rate_out: int) -> Audio:
-    """Whole audio at another rate (Hz): (..., T) -> (..., resampled_length(T)); the same samples as `Resampler`."""
-    if rate_in == rate_out:
-        return audio
-    rows = audio.reshape(math.prod(audio.shape[:-1]), audio.shape[-1]).astype(np.float32, copy=False)
-    resampler = Resampler(rate_in, rate_out, len(rows))
-    resampled = np.concatenate([resampler.feed(rows), resampler.flush()], axis=1)
-    return resampled.reshape(*audio.shape[:-1], resampled.shape[-1])
 
 
 def fit(audio: Audio, sample_rate: int, target_rate: int, *, channels: Channels) -> Audio:

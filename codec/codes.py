@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codec import codesfile
 from codec.arrays import as_codes
+from codec.codesfile.condition import SECTION, Condition, condition_bytes
 from codec.config import ModelInfo
 from codec.errors import CodesFileError
 from codec.files import atomic_path
@@ -23,6 +24,8 @@ class Codes:
         model: what the codes belong to.
         mode: how they were made, `block` or `frame`.
         warnings: what is missing, where they come from a damaged file.
+        condition: float32 (N,), (C, N) for kept channels: the vector that the decoder of a model with `info.condition`
+            needs beside them, such as FACodec's voice; None for all other models.
     """
 
     data: Any
@@ -30,6 +33,7 @@ class Codes:
     model: ModelInfo
     mode: str = "block"
     warnings: tuple[str, ...] = ()
+    condition: Condition | None = None
 
     @property
     def codebooks(self) -> int:
@@ -52,6 +56,15 @@ class Codes:
         channels = int(self.data.shape[0]) if self.data.ndim == 3 else 1
         return channels * self.model.bitrate_of(self.codebooks)
 
+    def first_channel(self) -> Codes:
+        """The same of the first channel alone, (Q, F)."""
+        condition = None if self.condition is None else self.condition[0]
+        return replace(self, data=self.data[0], condition=condition)
+
+    def prefix(self, codebooks: int) -> Codes:
+        """The same with the first `codebooks` codebooks alone."""
+        return replace(self, data=self.data[..., :codebooks, :])
+
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write a `.codes` file, whole or not at all. One kept channel (1, Q, F) comes back from it as (Q, F).
 
@@ -59,13 +72,16 @@ class Codes:
             CodesFileError: the file exists and `overwrite` is False, or cannot be written.
         """
         data = as_codes(self.data, "codes")
-        header = make_header(self.model, self.mode, self.codebooks, channels=len(data) if data.ndim == 3 else 1)
+        channels = len(data) if data.ndim == 3 else 1
+        header = make_header(self.model, self.mode, self.codebooks, channels=channels, condition=self.condition)
         with atomic_path(path, overwrite=overwrite, error=CodesFileError) as temporary, temporary.open("wb") as file:
             codesfile.write(file, codesfile.CodesFile(header, data, self.n_samples))
 
 
-def make_header(info: ModelInfo, mode: str, n_codebooks: int, *, channels: int = 1) -> codesfile.Header:
-    """The header of a `.codes` file of a model."""
+def make_header(
+    info: ModelInfo, mode: str, n_codebooks: int, *, channels: int = 1, condition: Condition | None = None
+) -> codesfile.Header:
+    """The header of a `.codes` file of a model; `condition` as in `Codes`."""
     return codesfile.Header(
         model=info.name,
         weights_hash=info.weights_hash,
@@ -75,4 +91,5 @@ def make_header(info: ModelInfo, mode: str, n_codebooks: int, *, channels: int =
         codebook_sizes=info.codebook_sizes[:n_codebooks],
         divisors=info.divisors[:n_codebooks],
         channels=channels,
+        sections={} if condition is None else {SECTION: condition_bytes(condition)},
     )

@@ -168,6 +168,9 @@ class ModelInfo:
     encoder_context: int | None = None  # earlier frames of audio on which a frame's codes depend; None is all
     encoder_lookahead: int | None = 0  # samples behind its own frame on which a frame's codes depend; None is all
     decoder_lookahead: int | None = 0  # later frames on which decoded audio depends; None is all
+    encoder_start: int = 1  # frames of audio that the first step needs, because the first codes depend on them
+    decoder_start: int = 1  # frames of codes that the first step needs
+    condition: int = 0  # numbers of the vector that the decoder needs beside the codes, such as a voice; 0 is none
 
     def __post_init__(self) -> None:
         """Check numbers. Raises: ConfigError."""
@@ -183,6 +186,9 @@ class ModelInfo:
             "encoder_context": self.encoder_context is None or self.encoder_context >= 0,
             "encoder_lookahead": self.encoder_lookahead is None or self.encoder_lookahead >= 0,
             "decoder_lookahead": self.decoder_lookahead is None or self.decoder_lookahead >= 0,
+            "encoder_start": self.encoder_start >= 1,
+            "decoder_start": self.decoder_start >= 1,
+            "condition": self.condition >= 0,
             "causal": self.causal == (self.encoder_lookahead == 0 and self.decoder_lookahead == 0),
         }
         for name, holds in facts.items():
@@ -220,13 +226,14 @@ class ModelInfo:
 
     @property
     def latency(self) -> float:
-        """Algorithmic latency from a sample's arrival to its reconstruction, seconds: a frame, delay, look-ahead.
+        """Algorithmic latency from a sample's arrival to its reconstruction, seconds: the first step, delay, look-ahead.
 
-        Infinite where a frame needs the whole signal.
+        The first step is a frame, or as many as the first frame depends on. Infinite where a frame needs the whole signal.
         """
         if self.lookahead is None:
             return math.inf
-        return (self.hop_length + self.delay + self.lookahead) / self.sample_rate
+        first = max(self.encoder_start, self.decoder_start) * self.hop_length
+        return (first + self.delay + self.lookahead) / self.sample_rate
 
     @property
     def bitrate(self) -> float:

@@ -59,5 +59,7 @@ class TrainError(CodecError, RuntimeError):
 class MissingExtraError(CodecError, ImportError):
     """A package that belongs to an extra of `neural-codec` is not installed."""
 
-    def __init__(self, package: str, extra: str, *, need: str) -> None:
-        super().__init__(f"{need} needs the package {package}: pip install 'neural-codec[{extra}]'")
+    def __init__(self, package: str, extra: str, *, need: str, alone: bool = False) -> None:
+        # Alone: the package asks for others that need a compiler, and that what we use of it does not need.
+        how = f"--no-deps {package}" if alone else f"'neural-codec[{extra}]'"
+        super().__init__(f"{need} needs the package {package}: pip install {how}")

@@ -41,7 +41,8 @@ FEATURES = re.compile(r"^(sse4_[12]|avx.*|fma|f16c|amx.*|asimd.*|neon|sve.*|i8mm
 
 Int16 = npt.NDArray[np.int16]
 Key = tuple[str, str]  # engine, mode
-PACKAGES = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "torch": "torch"}  # engine -> what it runs on
+# engine -> what it runs on
+PACKAGES = {"onnx": "onnxruntime", "onnx-int8": "onnxruntime", "torch": "torch", "transformers": "transformers"}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ class Network(nn.Module):
         for part, frame in ((self.encoder, config.hop_length), (self.decoder, 1)):
             if part.lookahead != 0 and part.down != frame:  # windows begin at whole frames
                 raise ConfigError(f"network: looks ahead and takes {part.down} steps at a time; must be {frame}")
+        told = (self.encoder.condition, self.bottleneck.n_passed, self.decoder.condition)
+        if len(set(told)) > 1:
+            raise ConfigError(
+                "network: encoder gives, bottleneck passes by and decoder takes a condition of "
+                f"{told[0]}, {told[1]}, {told[2]} numbers; must be equal (bottleneck option n_passed)"
+            )
         self.delay = self.encoder.delay * config.hop_length + self.decoder.delay
 
     def forward(self, audio: Tensor, levels: Tensor | None = None, *, n_stages: int | None = None) -> Output:
@@ -85,6 +91,9 @@ class Network(nn.Module):
             # The mean of several frames: a window would have to begin where their code does.
             encoder_lookahead=None if self.bottleneck.divisors else self.encoder.lookahead,
             decoder_lookahead=self.decoder.lookahead,
+            condition=self.decoder.condition,
+            encoder_start=max(1, -(-self.encoder.start // self.config.hop_length)),
+            decoder_start=max(1, self.decoder.start),
         )
 
 

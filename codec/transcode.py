@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec import codesfile
-from codec.api import Model, check_same_model, choose_codebooks, info_of_header, load
+from codec.api import Model, check_same_model, choose_codebooks, condition_of_header, info_of_header, load
 from codec.audio import AudioReader
 from codec.audiowriter import AudioWriter
 from codec.codes import make_header
 from codec.codesfile.packed import with_prior
 from codec.codesfile.prior import Prior
 from codec.engine import Codes
-from codec.errors import AudioError, CodesFileError, ModelError
+from codec.errors import AudioError, CodesError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
 from codec.hub import EMBEDDED, find_by_weights, list_models
-from codec.stream import StreamDecoder, frames_of_mode
+from codec.stream import StreamDecoder, StreamEncoder, frames_of_mode
 
 Progress = Callable[[float], None]  # gets seconds of audio done so far
 
@@ -88,21 +89,33 @@ def encode_file(
         AudioReader(source, sample_rate=info.sample_rate, channels=kind) as reader,
         _open_target(target, options.overwrite) as (file, path),
     ):
-        header = make_header(info, options.mode, count, channels=reader.n_channels)
-        header = header if options.prior is None else with_prior(header, options.prior)
         encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels, whole=True)
         begin = time.perf_counter()  # behind the loading of the model, which a batch does once
+        pieces: Iterable[Codes] = _pieces(reader, encoder, info.sample_rate, progress)
+        if info.condition:  # it is known at the end and stands at the front
+            pieces = list(pieces)
+        condition = None if encoder.condition is None else _as_file(encoder.condition)
+        header = make_header(info, options.mode, count, channels=reader.n_channels, condition=condition)
+        header = header if options.prior is None else with_prior(header, options.prior)
         with codesfile.Writer(file, header, prior=options.prior) as writer:
-            for chunk in reader:
-                writer.append(_as_file(encoder.feed(chunk)))
-                if progress is not None:
-                    progress(reader.n_samples / info.sample_rate)
-            writer.append(_as_file(encoder.flush()))
+            for codes in pieces:
+                writer.append(_as_file(codes))
             writer.close(encoder.n_samples)
         file.flush()
         size = path.stat().st_size if path else 0
     duration = encoder.n_samples / info.sample_rate
     return Transcoded(duration, time.perf_counter() - begin, header.bitrate, size)
+
+
+def _pieces(
+    reader: AudioReader, encoder: StreamEncoder, sample_rate: int, progress: Progress | None
+) -> Iterator[Codes]:
+    """Codes (C, Q, f) as they come about."""
+    for chunk in reader:
+        yield encoder.feed(chunk)
+        if progress is not None:
+            progress(reader.n_samples / sample_rate)
+    yield encoder.flush()
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,8 @@ def decode_file(
         progress: called now and then.
 
     Raises:
-        CodesFileError: not a .codes file, or damaged before the end of the first block.
+        CodesFileError: not a .codes file, damaged before the end of the first block, or without the condition that the
+            model decodes with.
         ModelError: the header's model is unknown or has other weights.
         AudioError: a target that exists or cannot be written.
     """
@@ -148,7 +162,7 @@ def decode_file(
         except ModelError as error:
             raise ModelError(f"{reader.name}: {error}") from None
         channels = header.channels if header.channels > 1 else None
-        decoder = model.stream_decoder(mode=header.mode, sample_rate=options.sample_rate, channels=channels, whole=True)
+        decoder = _open_decoder(reader, model, options, channels)
         begin = time.perf_counter()
         blocks, trim = _choose_blocks(reader, model, options)
         rate = options.sample_rate or header.sample_rate
@@ -190,6 +204,23 @@ def open_named_model(
             )
         return load(found, engine=engine, device=device)
     return load(model, engine=engine, device=device)
+
+
+def _open_decoder(
+    reader: codesfile.Reader, model: Model, options: DecodeOptions, channels: int | None
+) -> StreamDecoder:
+    """The stream that decodes a file. Raises: CodesFileError: its header lacks what the model decodes with."""
+    header = reader.header
+    try:
+        return model.stream_decoder(
+            mode=header.mode,
+            sample_rate=options.sample_rate,
+            channels=channels,
+            whole=True,
+            condition=condition_of_header(header),
+        )
+    except CodesError as error:
+        raise CodesFileError(f"{reader.name}: {error}") from None
 
 
 def _choose_blocks(
@@ -267,5 +298,6 @@ def _open_target(target: Path | BinaryIO, overwrite: bool) -> Iterator[tuple[Bin
         raise CodesFileError(f"{name}: cannot be written: {describe_os_error(failure)}") from failure
 
 
-def _as_file(codes: Codes) -> Codes:
+def _as_file(codes: NDArray[Any]) -> NDArray[Any]:
+    """Without the axis of channels where there is one alone."""
     return codes[0] if len(codes) == 1 else codes

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from codec import codesfile
 from codec.api import Model, check_same_model, info_of_header
+from codec.codesfile.condition import condition_of
 from codec.engine import ENGINES, Audio, Codes, engines_of, open_engine
 from codec.errors import CodecError, CodesFileError, MissingExtraError, ModelError
 from codec.files import describe_os_error
@@ -172,7 +173,7 @@ def _open_models(folder: ModelFolder) -> tuple[dict[str, Model], list[Check]]:
     """A model for each engine that is installed; a row for each that is not."""
     models: dict[str, Model] = {}
     rows = []
-    for name in ENGINES:
+    for name in dict.fromkeys((*ENGINES, *engines_of(folder))):
         if name not in engines_of(folder):
             rows.append(Check(f"engine {name}", "none", "the folder has no graphs for it"))
             continue
@@ -208,12 +209,13 @@ def _check_mode(
 ) -> Iterator[Check]:
     """All checks of one engine in one mode; its results go to `runs`, for those between engines and modes."""
     key = (model.engine.name, mode)
-    codes = model.encode(audio, mode=mode).data
+    encoded = model.encode(audio, mode=mode)
+    codes, condition = encoded.data, encoded.condition
     if golden is not None:
         reference = golden.codes[golden.reference]
     else:
         reference = next(iter(runs.values())).codes if runs else codes
-    run = _Run(codes, model.decode(model.codes(reference, len(audio), mode=mode)))
+    run = _Run(codes, model.decode(model.codes(reference, len(audio), mode=mode, condition=condition)))
     runs[key] = run
     where = " ".join(key)
     if golden is not None:
@@ -259,12 +261,14 @@ def _exact_row(golden: Golden, key: tuple[str, str], run: _Run) -> Check:
 def _check_chunks(model: Model, audio: Audio, mode: str) -> Check:
     """Random cuttings of the audio and of the codes against the whole."""
     generator = np.random.default_rng()
-    codes = model.encode(audio, mode=mode).data
-    with model.stream_decoder(mode=mode) as decoder:
+    encoded = model.encode(audio, mode=mode)
+    codes = encoded.data
+    with model.stream_decoder(mode=mode, whole=True, condition=encoded.condition) as decoder:
         whole = np.concatenate((decoder.feed(codes), decoder.flush()))
     n_equal = 0
     for _ in range(CUTTINGS):
-        encoder, decoder = model.stream_encoder(mode=mode), model.stream_decoder(mode=mode)
+        encoder = model.stream_encoder(mode=mode, whole=True)
+        decoder = model.stream_decoder(mode=mode, whole=True, condition=encoded.condition)
         parts = [encoder.feed(part) for part in _cut(audio, generator)]
         cut_codes = np.concatenate((*parts, encoder.flush()), -1)
         sounds = [decoder.feed(part) for part in _cut(codes, generator)]
@@ -298,11 +302,12 @@ def _check_batch(model: Model, audio: Audio, mode: str) -> Check:
 def _check_restore(model: Model, audio: Audio, mode: str) -> Check:
     """Streams that go on from a saved state, in another stream object, against the streams that were saved."""
     at = int(np.random.default_rng().integers(1, len(audio)))
-    encoders = model.stream_encoder(mode=mode), model.stream_encoder(mode=mode)
+    encoders = [model.stream_encoder(mode=mode, whole=True) for _ in range(2)]
     first = encoders[0].feed(audio[:at])
     encoders[1].load_state(encoders[0].state())
     codes = [np.concatenate((encoder.feed(audio[at:]), encoder.flush()), -1) for encoder in encoders]
-    decoders = model.stream_decoder(mode=mode), model.stream_decoder(mode=mode)
+    condition = encoders[0].condition
+    decoders = [model.stream_decoder(mode=mode, whole=True, condition=condition) for _ in range(2)]
     decoders[0].feed(first)
     decoders[1].load_state(decoders[0].state())
     sounds = [np.concatenate((decoder.feed(codes[0]), decoder.flush())) for decoder in decoders]
@@ -341,7 +346,8 @@ def _check_codes_file(path: Path, reader: codesfile.Reader, model_name: str | No
 def _check_decoding(reader: codesfile.Reader, model: Model) -> Iterator[Check]:
     """Decode the whole file, block after block, in constant memory."""
     header = reader.header
-    decoder = model.stream_decoder(mode=header.mode, channels=header.channels)
+    condition = condition_of(header.sections, header.channels)
+    decoder = model.stream_decoder(mode=header.mode, channels=header.channels, whole=True, condition=condition)
     n_samples, finite = 0, True
     decoder.trim(end=reader.n_samples)
     for codes in reader.blocks():

@@ -73,10 +73,10 @@ class Builder:
         self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
         return name
 
-    def output(self, name: str, value: str, shape: Sequence[int | str], kind: int = TensorProto.FLOAT) -> None:
-        """A graph output that gives `value`."""
+    def output(self, name: str, value: str, shape: Sequence[int | str] | None, kind: int = TensorProto.FLOAT) -> None:
+        """A graph output that gives `value`; None: of any shape."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node with one output."""
@@ -126,11 +126,21 @@ class Builder:
 
     def model(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished graph. Its metadata says what it belongs to."""
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
+        graph = helper.make_graph(self._needed(), name, self._inputs, self._outputs, list(self._initializers.values()))
         model = helper.make_model(graph, opset_imports=self._opsets(), producer_name="neural-codec")
         model.ir_version = 9  # the oldest that knows this opset: older runtimes can read it
         helper.set_model_props(model, dict(metadata))
         return model
+
+    def _needed(self) -> list[onnx.NodeProto]:
+        """The nodes that an output depends on: onnxruntime would run the others too."""
+        needed = {output.name for output in self._outputs}
+        nodes = []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        return nodes[::-1]
 
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:
         """The standard one, and those of other domains that nodes use."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from codec.errors import ModelError
@@ -17,7 +19,8 @@ from codec.quantize.vq import VectorQuantizer
 
 
 def emit_encode(w: Writer, bottleneck: Bottleneck, latent: Value) -> str:
-    """Latent to the codes of all codebooks, (B, Q, F) int64. Raises: ModelError."""
+    """Latent to the codes of all codebooks, (B, Q, F) int64; always in float32. Raises: ModelError."""
+    w = dataclasses.replace(w, int8=None)
     g, books = w.graph, bottleneck.codebooks
     rows = g.reshape(w.last(latent), -1, latent.dim)  # (B * F, D): a product and a sum are one node on matrices
     if isinstance(bottleneck, Masked):
@@ -76,9 +79,6 @@ def _nearest(w: Writer, book: VectorQuantizer, rows: str) -> str:
     """(N, D) -> (N, 1): argmin of |e|^2 / 2 - x e."""
     g, embed = w.graph, w.weight(book, "embed")
     half_norms = g.op("ReduceSum", g.op("Mul", embed, embed), g.constant([1]), keepdims=0)
-    if w.int8:
-        biases = g.op("Mul", half_norms, g.constant(np.float32(-0.5)))
-        return g.op("ArgMax", w.product(rows, embed, (book.codebook_size, book.dim), biases), axis=1, keepdims=1)
     half_norms = g.op("Mul", half_norms, g.constant(np.float32(0.5)))
     distance = g.op("Gemm", rows, embed, half_norms, transB=1, alpha=-1.0)
     return g.op("ArgMin", distance, axis=1, keepdims=1)

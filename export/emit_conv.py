@@ -13,7 +13,7 @@ from codec.nn import layers, mimi, mirror, symmetric
 def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
     """The state before the block, (B, C, 1, memory)."""
     conv = layer.conv
-    if w.int8 and conv.groups == 1 and conv.stride == conv.dilation == (1,):
+    if w.int8 is not None and conv.groups == 1 and conv.stride == conv.dilation == (1,):
         return _conv_as_product(w, layer, x)
     seen = w.first(x)
     state = w.state(layer.in_dim, 1, layer.memory)
@@ -64,9 +64,8 @@ def _conv_as_product(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
     w.set_state(state, g.slice(seen, 2, -layer.memory) if layer.memory else state)
     taps = [g.slice(seen, 2, i, i - layer.memory if i < layer.memory else 2**62) for i in range(n_taps)]
     weight = g.reshape(g.transpose(w.weight(conv, "weight"), 0, 2, 1), conv.out_channels, -1)
-    shape = (conv.out_channels, n_taps * layer.in_dim)
     rows = g.op("Concat", *taps, axis=3) if n_taps > 1 else taps[0]
-    return Value(w.product(rows, weight, shape, w.weight(conv, "bias")), conv.out_channels, channels_last=True)
+    return Value(w.product(rows, weight, w.weight(conv, "bias")), conv.out_channels, channels_last=True)
 
 
 def symmetric_conv(w: Writer, layer: symmetric.SymmetricConv, x: Value) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +37,15 @@ class Agreement:
     audio_db: float
 
 
-def export_model(name: str, target: Path, audio: Audio | None = None) -> Agreement:
+def export_model(name: str, target: Path, audio: Audio | None = None, *, clips: Sequence[Path] = ()) -> Agreement:
     """Copy a model to `target`, write its graphs there, and compare the engines.
 
     Args:
         name: an embedded model's name, or a model folder.
         target: the folder, made if it is missing.
         audio: (T,) float32 at the model's rate to compare on; a minute of shaped noise when None.
+        clips: audio files of speech that set the scales of the 8-bit products, as for `write_graphs`; when empty, the
+            clip of the golden vectors that the model comes with.
 
     Raises:
         ModelError: a layer without an ONNX form, or engines that agree on less than 99.9 % of the codes or 60 dB.
@@ -56,7 +59,7 @@ def export_model(name: str, target: Path, audio: Audio | None = None) -> Agreeme
         for stale in target.glob("*.onnx"):
             stale.unlink()
         _forget_graphs(target)
-    folder = write_graphs(target)
+    folder = write_graphs(target, clips, golden=source.path)
     agreement = compare(folder, shaped_noise(folder.info.sample_rate, 60) if audio is None else audio)
     if agreement.codes < MIN_CODES or agreement.audio_db < MIN_AUDIO_DB:
         raise ModelError(

@@ -13,8 +13,8 @@ import numpy as np
 from onnx import TensorProto
 from torch import nn
 
-from codec.export import int8
 from codec.export.builder import Builder
+from codec.export.int8 import Norm, Products, float_product
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Writer:
 
     graph: Builder
     names: dict[nn.Module, str]
-    int8: bool = False  # matrix products with 8-bit weights
+    int8: Products | None = None  # matrix products in 8 bits
     states: dict[str, State] = field(default_factory=dict)
 
     def weight(self, module: nn.Module, name: str) -> str:
@@ -79,19 +79,21 @@ class Writer:
         if scale is not None:
             weight = g.op("Mul", weight, g.reshape(scale, -1, 1))
             bias = bias and g.op("Mul", bias, scale)
-        return self.product(rows, weight, (linear.out_features, linear.in_features), bias)
+        return self.product(rows, weight, bias)
 
-    def product(self, rows: str, weight: str, shape: tuple[int, int], bias: str | None) -> str:
-        """Rows (..., n_in) @ weight.T + bias, of a constant weight of `shape` (n_out, n_in)."""
-        if self.int8:
-            return int8.product(self.graph, rows, weight, shape, bias)
-        y = self.graph.op("MatMul", rows, self.graph.transpose(weight, 1, 0))
-        return self.graph.op("Add", y, bias) if bias else y
+    def product(self, rows: str, weight: str, bias: str | None) -> str:
+        """Rows (..., n_in) @ weight.T + bias, of a constant weight (n_out, n_in)."""
+        if self.int8 is not None:
+            return self.int8.product(self.graph, rows, weight, bias)
+        return float_product(self.graph, rows, weight, bias)
 
     def layer_norm(self, norm: nn.LayerNorm, rows: str) -> str:
         """Over the last axis."""
-        weights = (self.weight(norm, "weight"), self.weight(norm, "bias"))
-        return self.graph.op("LayerNormalization", rows, *weights, axis=-1, epsilon=norm.eps)
+        gain, offset = self.weight(norm, "weight"), self.weight(norm, "bias")
+        y = self.graph.op("LayerNormalization", rows, gain, offset, axis=-1, epsilon=norm.eps)
+        if self.int8 is not None:
+            self.int8.norms[y] = Norm(rows, gain, offset, norm.eps)
+        return y
 
     def rms_norm(self, norm: nn.RMSNorm, rows: str) -> str:
         """Over the last axis, in the pattern that onnxruntime makes one node of."""

@@ -1,19 +1,18 @@
-"""Discriminators, their training, and the balancer of gradients."""
+"""How discriminators are trained, and the balancer of gradients."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from codec.errors import ConfigError
-from codec.train import checkpoint, losses
+from codec.train import adversarial, checkpoint
 from codec.train.adversary import Adversary
 from codec.train.balancer import Balancer
 from codec.train.config import AdversaryConfig
-from codec.train.discriminators import Discriminators, PeriodDiscriminator, StftDiscriminator, fold
 
 SMALL = AdversaryConfig(kinds=("stft", "period"), windows=(256, 128), periods=(2, 3), channels=4, warmup=10)
 
@@ -32,37 +31,6 @@ def adversary(config: AdversaryConfig = SMALL, begin: int = 0, seed: int = 0) ->
     return Adversary(config, seed=seed, device=torch.device("cpu"), begin=begin)
 
 
-# --- discriminators
-
-
-def test_the_stft_discriminator_has_encodecs_layout() -> None:
-    score, features = StftDiscriminator(512, channels=8)(noise(length=512 + 128 * 9))
-    assert [tuple(x.shape) for x in features] == [(4, 8, 10, bins) for bins in (257, 129, 65, 33, 33)]
-    assert score.shape == (4, 1, 10, 33)
-
-
-def test_the_period_discriminator_has_hifigans_layout() -> None:
-    score, features = PeriodDiscriminator(3, channels=2)(noise(length=729))
-    assert [tuple(x.shape) for x in features] == [
-        (4, c, n, 3) for c, n in ((2, 81), (8, 27), (32, 9), (64, 3), (64, 3))
-    ]
-    assert score.shape == (4, 1, 3, 3)
-
-
-@pytest.mark.parametrize("length", [12, 13, 14, 15])
-@pytest.mark.parametrize("period", [2, 3, 5, 7])
-def test_folding_pads_only_to_the_next_multiple(length: int, period: int) -> None:
-    audio = torch.arange(float(length))[None]
-    folded = fold(audio, period)
-    assert folded.shape == (1, 1, -(-length // period), period)
-    assert torch.equal(folded.flatten()[:length], audio[0])
-
-
-def test_unknown_kinds_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"adversary\.kinds"):
-        Discriminators(AdversaryConfig(kinds=("wave",)))
-
-
 @pytest.mark.parametrize("scale", [0.0, 1e-42, 1.0, 100.0])
 def test_gradients_are_finite_at_silence_and_overload(scale: float) -> None:
     made = (noise() * scale).requires_grad_()
@@ -70,9 +38,6 @@ def test_gradients_are_finite_at_silence_and_overload(scale: float) -> None:
     torch.stack(list(values.values())).sum().backward()  # type: ignore[no-untyped-call]
     assert made.grad is not None
     assert bool(torch.isfinite(made.grad).all())
-
-
-# --- the adversary
 
 
 def test_it_learns_to_tell_tones_from_noise() -> None:
@@ -83,6 +48,11 @@ def test_it_learns_to_tell_tones_from_noise() -> None:
     real, _ = judge.discriminators(tones(100))
     fake, _ = judge.discriminators(noise(100))
     assert all(float(a.detach().mean()) > float(b.detach().mean()) for a, b in zip(real, fake, strict=True))
+
+
+def test_least_squares_begin_where_scores_of_nothing_do() -> None:
+    judge = adversary(AdversaryConfig(kinds=("stft",), windows=(128,), channels=1, loss="least_squares", total="sum"))
+    assert float(judge.learn(tones(), noise(), rate=1e-3)) == pytest.approx(1.0, abs=0.2)  # (1 - 0) ** 2 + 0 ** 2
 
 
 def test_no_gradient_goes_into_the_generator_when_the_discriminators_learn() -> None:
@@ -109,10 +79,10 @@ def test_the_generators_terms_are_those_of_the_discriminators_themselves() -> No
     values = judge.terms(tones(), noise())
     scores, fake = judge.discriminators(noise())
     _, real = judge.discriminators(tones())
-    assert float(values["adversarial"]) == pytest.approx(float(losses.hinge_generator(scores).detach()), rel=1e-5)
-    assert float(values["feature_matching"]) == pytest.approx(
-        float(losses.feature_matching(real, fake).detach()), rel=1e-5
-    )
+    families = judge.discriminators.families
+    own = adversarial.generator_loss(scores, SMALL, families), adversarial.feature_matching(real, fake, SMALL, families)
+    assert float(values["adversarial"]) == pytest.approx(float(own[0].detach()), rel=1e-5)
+    assert float(values["feature_matching"]) == pytest.approx(float(own[1].detach()), rel=1e-5)
 
 
 def test_a_generator_that_follows_it_fools_it() -> None:
@@ -139,10 +109,12 @@ def test_a_batch_that_is_not_finite_teaches_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, judge.discriminators.parameters(), strict=True))
 
 
-def test_it_comes_back_and_goes_on_the_same() -> None:
-    judge = adversary(begin=3)
+@pytest.mark.parametrize("kinds", [("stft", "period"), ("scale",)])
+def test_it_comes_back_and_goes_on_the_same(kinds: tuple[str, ...]) -> None:
+    config = dataclasses.replace(SMALL, kinds=kinds, channels=2)
+    judge = adversary(config, begin=3)
     judge.learn(tones(), noise(), rate=1e-3)
-    other = adversary(begin=9, seed=5)
+    other = adversary(config, begin=9, seed=5)
     other.load_state_dict(checkpoint.unflatten(*checkpoint.flatten(judge.state_dict())))
     assert other.begin == 3
     assert float(judge.learn(tones(1), noise(1), rate=1e-3)) == float(other.learn(tones(1), noise(1), rate=1e-3))

@@ -443,6 +443,16 @@ def test_eval_prints_a_table_and_writes_the_reports(call: Call, tiny_path: Path,
     assert (tmp_path / "out" / "report.html").read_text().count("<audio") == 3
 
 
+def test_eval_in_noise_and_by_group_says_what_was_judged(call: Call, tiny_path: Path, tmp_path: Path) -> None:
+    manifest = text(tmp_path / "files.csv", f"path,language\n{FIXTURES / 'talk.flac'},English\n")
+    noise = ("--snr", "10", "--noise", FIXTURES / "demo.flac", "--reference", "clean")
+    groups = ("--manifest", manifest, "--by", "language", "--metrics", "si_sdr", "--codebooks", "2")
+    code, out, err = call("eval", tiny_path, FIXTURES / "talk.flac", *noise, *groups)
+    assert code == 0, err
+    assert "10 dB SNR, judged against the clean speech" in " ".join(out.split())
+    assert "(English, 1 files" in out
+
+
 def test_eval_goes_on_after_a_bad_file_and_tells(call: Call, tiny_path: Path, folder: Path) -> None:
     code, out, err = call("eval", tiny_path, folder, "--codebooks", "2")
     assert code == 1
@@ -458,6 +468,8 @@ def test_eval_goes_on_after_a_bad_file_and_tells(call: Call, tiny_path: Path, fo
         (["--codebooks", "two"], 2, "--codebooks two: not numbers; write 2,4,8"),
         (["--limit", "0"], 2, "--limit"),
         (["--out", "/proc/out"], 1, "/proc/out: cannot be made a folder"),
+        (["--snr", "10"], 2, "--snr and --noise go together"),
+        (["--by", "language"], 2, "--manifest and --by go together"),
     ],
 )
 def test_a_wrong_eval_is_one_clear_line(

@@ -1,9 +1,11 @@
-"""compare, systems, noise and comparereport of codec.quality: codecs on the same recordings."""
+"""compare, systems and comparereport of codec.quality: codecs on the same recordings."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -12,10 +14,10 @@ import numpy as np
 import pytest
 
 from codec.api import Model
-from codec.errors import AudioError, CodecError, ConfigError
+from codec.errors import AudioError, ConfigError
 from codec.quality import compare, comparereport
-from codec.quality.noise import add_noise
-from codec.quality.systems import Coded, Facts, Floats, System
+from codec.quality.noise import NoiseOptions
+from codec.quality.systems import Coded, Facts, Floats, System, at_most
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = {name: FIXTURES / name for name in ("librispeech_4267_287369-0000.flac", "rhasspy_nathalie_06_24k.flac")}
@@ -37,7 +39,7 @@ PCM = System(Facts("PCM <1>", 16000, note="rounded"), pcm)
 @pytest.fixture(scope="module")
 def result(tiny: Model) -> compare.Comparison:
     groups = {"rhasspy_nathalie_06_24k.flac": "Dutch"}
-    systems = (compare.model_system(tiny), PCM)
+    systems = (compare.model_system(tiny, gmacs=0.125), PCM)
     return compare.compare(systems, FILES, metrics=("si_sdr",), groups=groups, examples=1)
 
 
@@ -79,23 +81,26 @@ def test_the_files_hold_all_that_was_measured(tmp_path: Path, result: compare.Co
     assert {row["group"] for row in rows} == {"", "Dutch"}
     data = json.loads(paths[1].read_text(encoding="utf-8"))
     assert data["condition"] == "clean speech"
-    assert data["systems"][1]["gmacs"] is None
-    ET.fromstring(paths[2].read_text(encoding="utf-8"))
-    page = paths[3].read_text(encoding="utf-8")
+    assert [system["gmacs"] for system in data["systems"]] == [0.125, None]
+    tables = paths[2].read_text(encoding="utf-8")
+    assert "Dutch: 1 files, clean speech" in tables
+    assert "| tiny | 2 codebooks |" in tables
+    assert {line.count("|") for line in tables.split("\n\n")[1].splitlines()} == {11}
+    ET.fromstring(paths[3].read_text(encoding="utf-8"))
+    page = paths[4].read_text(encoding="utf-8")
     assert page.count("<audio") == 5  # the original and four decoded versions
     assert "PCM &lt;1&gt;" in page
-    assert "<h2>Dutch</h2>" in page
+    assert "<h2>Dutch, 1 files</h2>" in page
     assert "<script" not in page
 
 
-def test_noise_is_mixed_in_at_its_ratio() -> None:
-    draw = np.random.default_rng(0)
-    speech, noise = (draw.standard_normal(size).astype(np.float32) for size in (1000, 300))
-    mixed = add_noise(speech, noise, 10.0, np.random.default_rng(1)) - speech
-    assert 10 * np.log10((speech**2).sum() / (mixed**2).sum()) == pytest.approx(10, abs=1e-3)
-    assert len(np.unique(np.round(mixed, 6))) <= 300 * 2
-    with pytest.raises(AudioError, match="noise: silent"):
-        add_noise(speech, np.zeros(10, np.float32), 10.0, draw)
+def test_the_products_of_a_model_are_counted_and_without_torch_unknown(
+    tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 < compare.gmacs_of(str(tiny_path)) < 0.1
+    assert math.isnan(compare.gmacs_of("no/such/model"))
+    monkeypatch.setitem(sys.modules, "codec.cost", None)  # as where torch is missing
+    assert math.isnan(compare.gmacs_of(str(tiny_path)))
 
 
 def test_in_noise_it_is_said_what_the_reference_is() -> None:
@@ -103,7 +108,7 @@ def test_in_noise_it_is_said_what_the_reference_is() -> None:
     files = dict(list(FILES.items())[:1])
     scores = {}
     for against in ("noisy", "clean"):
-        noise = compare.NoiseOptions(source, 10.0, against)
+        noise = NoiseOptions(source, 10.0, against)
         found = compare.compare([PCM], files, metrics=("si_sdr",), noise=noise, examples=0)
         assert against in found.condition
         assert "10 dB SNR" in found.condition
@@ -112,15 +117,10 @@ def test_in_noise_it_is_said_what_the_reference_is() -> None:
     assert scores["noisy"] > 20
 
 
-def test_groups_come_from_any_column_of_a_manifest(tmp_path: Path) -> None:
-    manifest = tmp_path / "files.csv"
-    manifest.write_text("path,language\na.flac,en\nsub/b.flac,nl\n", encoding="utf-8")
-    files = {"a.flac": tmp_path / "a.flac", "b": tmp_path / "sub" / "b.flac", "c": tmp_path / "c.flac"}
-    assert compare.read_groups(manifest, "language", files) == {"a.flac": "en", "b": "nl"}
-    with pytest.raises(ConfigError, match=r"files\.csv: no column tongue; there are path, language"):
-        compare.read_groups(manifest, "tongue", files)
-    with pytest.raises(CodecError, match="cannot be read"):
-        compare.read_groups(tmp_path / "missing.csv", "language", files)
+def test_peers_can_be_kept_below_a_rate() -> None:
+    assert at_most(6.0, (3.2, 6, 9.2)) == (3.2, 6)
+    with pytest.raises(ConfigError, match=r"no operating point up to 2 kbit/s; the lowest is 3\.2"):
+        at_most(2.0, (3.2, 6))
 
 
 def test_what_cannot_be_compared_is_one_clear_error(tmp_path: Path) -> None:
@@ -130,5 +130,3 @@ def test_what_cannot_be_compared_is_one_clear_error(tmp_path: Path) -> None:
     bad.write_text("no audio")
     with pytest.raises(AudioError, match=r"none of 1 files could be compared; bad\.wav: not an audio file"):
         compare.compare([PCM], {"bad.wav": bad}, metrics=("si_sdr",))
-    with pytest.raises(ConfigError, match="reference loud: unknown; noisy or clean"):
-        compare.NoiseOptions((bad,), 10.0, "loud")

@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from codec.convert.encodec import convert_encodec
 from codec.convert.hf import convert_hf
 from codec.convert.run import convert
 from codec.errors import ModelError
-from codec.golden import GOLDEN
+from codec.export.folder import write_folder
+from codec.golden import GOLDEN, codes_agreement, difference_db
 from codec.network import Network
 
 # The published packages' weight norm is of the old style.
@@ -104,21 +106,38 @@ def test_the_transformers_folder_gives_its_codes_and_its_audio(tmp_path: Path) -
     assert float((audio - audio_hat).abs().max()) < 1e-4
 
 
-def test_a_converted_model_is_exact_in_blocks_whose_first_is_longer_than_any_mirror(
+def check_streams(original: nn.Module, model: codec.Model, n_frames: int, mode: str) -> None:
+    """Codes and audio of streams: equal for any chunking, and the authors' own of the whole signal."""
+    x = speech()[..., : 48 * n_frames]
+    with torch.no_grad():
+        theirs = original.quantizer.encode(original.encoder(x), 24000 // 48, 1e9).transpose(0, 1)  # type: ignore[operator, union-attr]
+        audio = original.decode([(theirs, None)])[0, 0].numpy()  # type: ignore[operator]
+    generator = np.random.default_rng(n_frames)
+    encoder, decoder, codes, heard = model.stream_encoder(mode=mode), model.stream_decoder(mode=mode), [], []
+    for chunk in np.split(x[0, 0].numpy(), np.sort(generator.integers(0, 48 * n_frames + 1, 9))):
+        codes.append(encoder.feed(chunk))
+    codes.append(encoder.flush())
+    found = np.concatenate(codes, 1)
+    assert np.array_equal(found, model.encode(x[0, 0].numpy(), mode=mode).data)
+    assert codes_agreement(theirs[0].numpy(), found) >= 0.999
+    for chunk in np.split(theirs[0].numpy(), np.sort(generator.integers(0, n_frames + 1, 9)), 1):
+        heard.append(decoder.feed(chunk))
+    sound = np.concatenate([*heard, decoder.flush()])
+    assert np.array_equal(sound, model.decode(model.codes(theirs[0].numpy(), mode=mode)))
+    assert difference_db(audio, sound) >= 100
+
+
+def test_streams_wait_for_the_mirror_image_and_give_the_authors_codes_and_audio(
     original: nn.Module, tmp_path: Path
 ) -> None:
+    """In either mode; a signal shorter than the image, of which no stream is ever sure, too."""
     torch.save(original.state_dict(), tmp_path / "encodec.th")
     converted = convert_encodec(tmp_path / "encodec.th")
-    ours = Network(converted.config).eval()
-    ours.load_state_dict(converted.weights)
-    x = speech(0.2)
-    with torch.no_grad():
-        whole = ours.encoder(x)
-        state, parts = ours.encoder.init_state(1), []
-        for block in (x[..., : 7 * 48], x[..., 7 * 48 : 8 * 48], x[..., 8 * 48 :]):
-            y, state = ours.encoder.step(block, state)
-            parts.append(y)
-    assert torch.allclose(torch.cat(parts, -1), whole, atol=1e-5)
+    write_folder(tmp_path / "small", "small", converted.config, converted.weights, licence="", half=False)
+    model = codec.load(tmp_path / "small")
+    assert (model.info.encoder_start, model.info.decoder_start, model.info.latency) == (7, 7, 7 * 48 / 24000)
+    for n_frames, mode in ((1, "block"), (6, "frame"), (7, "frame"), (20, "frame"), (70, "block")):
+        check_streams(original, model, n_frames, mode)
 
 
 @pytest.mark.slow
@@ -131,7 +150,10 @@ def test_convert_writes_a_folder_with_graphs_and_golden_vectors(original: nn.Mod
     assert (folder.path / GOLDEN).is_file()
     assert "codes agree on" in lines[-1]
     model = codec.load(folder.path)
+    assert model.engine.name == "onnx"
     assert model.decode(model.encode(speech()[0, 0].numpy())).shape == (12000,)
+    for n_frames in (3, 7, 250):
+        check_streams(original, model, n_frames, "frame")
     with pytest.raises(ModelError, match="something lies there"):
         convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append)
 

@@ -17,6 +17,8 @@ import codec
 from codec.convert.build import convert_checkpoint
 from codec.convert.run import convert
 from codec.errors import ModelError
+from codec.export.folder import write_folder
+from codec.golden import codes_agreement, difference_db
 from codec.network import Network
 from codec.train.config import read_recipe
 
@@ -95,30 +97,59 @@ def test_a_transformers_folder_gives_the_same_codes_and_audio(original: Any, net
 
 
 @torch.no_grad()
-def test_it_streams_exactly_from_single_frames(network: Network) -> None:
-    """Codes and audio of the whole, also of the first frames, before which the first step stands still."""
-    audio = speech()[..., : 96 * 30]
-    codes = network.bottleneck.encode(network.encoder(audio))
-    whole = network.decoder(network.bottleneck.decode(codes))
-    up, down = network.encoder.init_state(1), network.decoder.init_state(1)
-    found, heard = [], []
-    for frame in torch.split(audio, 96, -1):
-        own, up = network.encode_step(frame, up)
-        made, down = network.decode_step(own, down)
-        found.append(own)
-        heard.append(made)
-    assert torch.equal(torch.cat(found, -1), codes)
-    assert (torch.cat(heard, -1) - whole).abs().max() < 1e-5 * whole.abs().max()
+def check_streams(original: Any, model: codec.Model, n_frames: int, mode: str) -> None:
+    """Codes and audio of streams: equal for any chunking, and transformers' own of the whole signal."""
+    audio = speech()[..., : 96 * n_frames]
+    theirs = original.encode(audio).audio_codes
+    expected = original.decode(theirs).audio_values[0, 0].numpy()
+    generator = np.random.default_rng(n_frames)
+    encoder, decoder = model.stream_encoder(mode=mode), model.stream_decoder(mode=mode)
+    chunks = np.split(audio[0, 0].numpy(), np.sort(generator.integers(0, 96 * n_frames + 1, 9)))
+    found = np.concatenate([*(encoder.feed(chunk) for chunk in chunks), encoder.flush()], 1)
+    assert np.array_equal(found, model.encode(audio[0, 0].numpy(), mode=mode).data)
+    assert codes_agreement(theirs[0].numpy(), found) >= 0.999
+    pieces = np.split(theirs[0].numpy(), np.sort(generator.integers(0, n_frames + 1, 9)), 1)
+    heard = np.concatenate([*(decoder.feed(codes) for codes in pieces), decoder.flush()])
+    assert np.array_equal(heard, model.decode(model.codes(theirs[0].numpy(), mode=mode)))
+    assert difference_db(expected, heard) >= 60
+
+
+def test_streams_give_the_originals_codes_and_audio_from_the_first_frame_on(
+    original: Any, folder: Path, tmp_path: Path
+) -> None:
+    """Its last stride lets the first step stand before the signal: no frame has to wait for another."""
+    converted = convert_checkpoint(folder, "mimi")
+    write_folder(tmp_path / "small", "small", converted.config, converted.weights, licence="", half=False)
+    model = codec.load(tmp_path / "small")
+    assert (model.info.encoder_start, model.info.decoder_start, model.info.latency) == (1, 1, 96 / 24000)
+    for n_frames, mode in ((1, "block"), (20, "frame"), (70, "block")):
+        check_streams(original, model, n_frames, mode)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at", [0, 5, 40])
+def test_the_latency_is_a_frame_as_measured_by_an_impulse(network: Network, at: int) -> None:
+    """The first sample behind a frame changes none of its latents; the frame's last sample does."""
+    audio = speech()[..., : 96 * 60]
+    before = network.encoder(audio)[..., at]
+    for place, changes in ((96 * (at + 1), False), (96 * (at + 1) - 1, True)):
+        hit = audio.clone()
+        hit[..., place] += 0.5
+        assert torch.equal(network.encoder(hit)[..., at], before) != changes
 
 
 @pytest.mark.slow  # the forms alone are in test_export
-def test_convert_writes_a_folder_with_graphs_that_agree(folder: Path, tmp_path: Path) -> None:
+def test_convert_writes_a_folder_with_graphs_that_agree(original: Any, folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the extra export is not installed")
     lines: list[str] = []
-    assert convert(folder, tmp_path / "small", "mimi", lines.append).has_graphs
+    written = convert(folder, tmp_path / "small", "mimi", lines.append)
+    assert written.has_graphs
     share = re.search(r"codes agree on ([\d.]+)%", lines[-1])
     assert share is not None
     assert float(share[1]) >= 99.9
+    model = codec.load(written.path)
+    assert model.engine.name == "onnx"
+    check_streams(original, model, 120, "frame")
 
 
 def test_the_recipe_has_the_published_sizes() -> None:

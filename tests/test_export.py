@@ -44,11 +44,11 @@ from codec.nn.layers import (
     Residual,
     Split,
     Stateless,
-    residual_unit,
 )
 from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
 from codec.nn.recurrent import Gru, Lstm
+from codec.nn.seanet import residual_unit
 from codec.nn.snake import Noise, Snake, Tanh
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
@@ -253,6 +253,14 @@ class Negative(Stateless):
 
     def apply_to(self, x: torch.Tensor) -> torch.Tensor:
         return -x
+
+
+def test_nodes_that_no_output_needs_are_left_out() -> None:
+    graph = Builder({})
+    x = graph.input("x", ["n"])
+    graph.op("Neg", x)
+    graph.output("y", graph.op("Abs", x), ["n"])
+    assert [node.op_type for node in graph.model("abs", {}).graph.node] == ["Abs", "Identity"]
 
 
 def test_a_layer_without_an_onnx_form_is_named(tmp_path: Path) -> None:

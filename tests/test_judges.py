@@ -19,6 +19,7 @@ from codec.quality import judges, metrics, mos, words
 from codec.quality.bundled import file_of_package
 from codec.quality.speaker import VoiceEncoder, piece_starts
 from codec.quality.spectrogram import mel_filters
+from codec.quality.visqol import visqol
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Floats = npt.NDArray[np.float32]
@@ -50,8 +51,8 @@ def test_only_what_is_asked_for_is_judged(talk: Floats, rough: Floats) -> None:
 
 
 def test_an_unknown_judge_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"metric visqol: unknown; there are pesq, .*, or all"):
-        judges.check_installed(["pesq", "visqol"])
+    with pytest.raises(ConfigError, match=r"metric peaq: unknown; there are pesq, .*, or all"):
+        judges.check_installed(["pesq", "peaq"])
 
 
 def test_a_missing_package_is_one_line_and_only_its_judge_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +60,10 @@ def test_a_missing_package_is_one_line_and_only_its_judge_is_left_out(monkeypatc
     monkeypatch.setitem(judges.JUDGES, "absent", absent)
     with pytest.raises(MissingExtraError, match=r"not-installed: pip install 'neural-codec\[eval-full\]'"):
         judges.check_installed(["absent"])
+    single = judges.Judge(lambda both: {}, alone=(("not_installed_at_all", "not-installed"),))
+    monkeypatch.setitem(judges.JUDGES, "single", single)
+    with pytest.raises(MissingExtraError, match=r"not-installed: pip install --no-deps not-installed$"):
+        judges.check_installed(["single"])
     names, missing = judges.installed()
     assert "si_sdr" in names
     assert "absent" not in names
@@ -164,6 +169,21 @@ def test_a_voice_is_a_positive_vector_of_length_one() -> None:
     assert voices.shape == (2, 256)
     assert (voices >= 0).all()
     np.testing.assert_allclose(np.linalg.norm(voices, axis=1), 1, atol=1e-5)
+
+
+# patches
+
+
+def test_visqol_falls_as_speech_gets_worse(talk: Floats) -> None:
+    pytest.importorskip("visqol", reason="visqol-python is not installed")
+    part = talk[16000:48000]
+    noise = np.random.default_rng(0).standard_normal(len(part)).astype(np.float32) * np.sqrt(np.mean(part**2))
+    scores = [visqol(part, part + noise * np.float32(10 ** (-snr / 20))) for snr in (40, 20, 0)]
+    assert visqol(part, part) == pytest.approx(5, abs=1e-6)
+    assert scores == sorted(scores, reverse=True)
+    assert scores[-1] < 2.5
+    assert math.isnan(visqol(part[:1000], part[:1000]))
+    assert math.isnan(visqol(np.zeros(16000, np.float32), part[:16000]))
 
 
 # with the real weights

@@ -26,11 +26,14 @@ FLOORS = {
     "codec.modelfolder": 1,
     "codec.quality": 1,
     "codec.quantize.lookup": 1,
+    "codec.resampling": 1,
     "codec.tokens": 1,
+    "codec.cost": 2,
     "codec.network": 2,
     "codec.nn": 2,
     "codec.quality.speaker": 2,
     "codec.quantize": 2,
+    "codec.engine.hf_engine": 3,
     "codec.engine.onnx_engine": 3,
     "codec.engine.torch_engine": 3,
     "codec.quality.mos": 3,
@@ -57,12 +60,17 @@ FLOORS = {
     "codec.cli": 6,
 }
 # Imports inside a function are allowed where a package is heavy (STYLE, rooms and floors).
-LATE = {("codec.engine", "codec.engine.onnx_engine"), ("codec.engine", "codec.engine.torch_engine")}
+LATE = {
+    *(("codec.engine", f"codec.engine.{name}_engine") for name in ("hf", "onnx", "torch")),
+    ("codec.hub.published", "codec.convert.run"),
+}
 TORCH_ROOMS = (
     "codec.nn",
     "codec.quantize",
+    "codec.cost",
     "codec.network",
     "codec.quality.speaker",
+    "codec.engine.hf_engine",
     "codec.engine.torch_engine",
     "codec.convert",
     "codec.lm",

@@ -25,7 +25,6 @@ from codec.nn.layers import (
     Linear,
     Residual,
     Split,
-    residual_unit,
 )
 from codec.nn.mimi import (
     ChannelwiseUp,
@@ -36,7 +35,7 @@ from codec.nn.mimi import (
     mimi_encoder,
 )
 from codec.nn.recurrent import Gru, Lstm
-from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, seanet_decoder, seanet_encoder
+from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, residual_unit, seanet_decoder, seanet_encoder
 from codec.nn.spectral import (
     CompressedSpectrum,
     ExpandSpectrum,

@@ -31,7 +31,7 @@ def test_every_other_listed_model_has_an_address_that_is_one() -> None:
 def test_an_own_registry_adds_names_and_changes_none(tmp_path: Path) -> None:
     own = write(tmp_path / "r.json", {"name": "ours", "source": "hf://org/ours", "revision": "v2", "sha256": "1f" * 32})
     known = known_models(own)
-    assert set(known) == {*list_models(), "ours"}
+    assert set(known) == {*known_models(), "ours"}
     assert known["ours"].address == f"hf://org/ours@v2#sha256={'1f' * 32}"
     write(own, {"name": "default_16k", "source": "hf://org/evil"})
     with pytest.raises(ModelError, match="default_16k is the name of another model already"):
@@ -44,9 +44,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a path as name": ({"name": "../x", "source": "hf://a/b"}, "use letters"),
     "half a hash": ({"name": "x", "source": "hf://a/b", "sha256": "12345678"}, "not 64 hexadecimal digits"),
     "files of ours": ({"name": "x", "source": "hf://a/b", "files": {}}, "a model folder lists its own"),
-    "files of a branch": (
-        {"name": "x", "source": "hf://a/b", "system": "other", "files": {"x.safetensors": None}},
-        "a commit of 40 digits as revision",
+    "no files of another system": ({"name": "x", "source": "hf://a/b", "system": "dac"}, "files are listed"),
+    "a hash of all files beside theirs": (
+        {"name": "x", "source": "hf://a/b", "system": "dac", "files": {"w.pth": None}, "sha256": "1f" * 32},
+        "files are listed",
+    ),
+    "a file elsewhere": (
+        {"name": "x", "source": "hf://a/b", "system": "dac", "files": {"a/../w.pth": None}},
+        "no plain path of a file",
+    ),
+    "seven digits of a hash": (
+        {"name": "x", "source": "hf://a/b", "system": "dac", "files": {"w.pth": "1234567"}},
+        "not 8 to 64 hexadecimal digits",
+    ),
+    "settings alone": (
+        {"name": "x", "source": "hf://a/b", "system": "snac", "files": {"config.json": None}},
+        "files without weights",
     ),
 }
 

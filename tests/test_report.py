@@ -65,7 +65,7 @@ def test_csv_has_every_row_and_leaves_unknown_cells_empty(tmp_path: Path, result
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        *("file", "seconds", "codebooks", "bitrate", "rtf_encode", "rtf_decode"),
+        *("file", "seconds", "codebooks", "bitrate", "rtf_encode", "rtf_decode", "group"),
         *("pesq", "stoi", "estoi", "si_sdr", "mel_distance"),
     ]
     assert [one["file"] for one in rows] == [one.file for one in result.rows]
@@ -104,6 +104,19 @@ def test_words_weigh_the_files_and_are_always_told(tmp_path: Path, result: EvalR
     scores, _, page = report.write_report(tmp_path, spoken)
     assert "0.0 to 40.0, 40 words" in page.read_text(encoding="utf-8")
     assert scores.read_text().splitlines()[0].endswith("mel_distance,dwer,dwer_words")
+
+
+def test_groups_have_tables_of_their_own_with_their_counts(tmp_path: Path, result: EvalResult) -> None:
+    rows = (*(dataclasses.replace(one, group="Dutch") for one in result.rows[:1]), *result.rows[1:])
+    grouped = dataclasses.replace(result, rows=rows, condition="speech in noise")
+    assert list(grouped.grouped()) == ["Dutch"]
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(report.table(grouped, group="Dutch"))
+    assert "(Dutch, 1 files, speech in noise)" in console.export_text()
+    _, data, page = report.write_report(tmp_path, grouped)
+    assert json.loads(data.read_text(encoding="utf-8"))["groups"]["Dutch"][0]["n_files"] == 1
+    assert "<h2>Dutch, 1 files</h2>" in page.read_text(encoding="utf-8")
+    assert "speech in noise" in page.read_text(encoding="utf-8")
 
 
 class Page(html.parser.HTMLParser):

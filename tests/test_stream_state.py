@@ -22,6 +22,7 @@ from codec.errors import CodesError, StateError
 from codec.export.folder import write_folder
 from codec.export.graphs import write_graphs
 from codec.network import Network
+from codec.stream.state import pack, unpack
 
 Array = npt.NDArray[Any]
 LAW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,6 +90,7 @@ def unbroken(coder: Any, whole: Array) -> Array:
     mode=st.sampled_from(["frame", "block"]),
     cuts=st.lists(CUT, max_size=4),
     direction=st.sampled_from(["encoder", "decoder"]),
+    rate=st.sampled_from([None, 8000, 44100]),
 )
 def test_a_stream_restored_between_any_chunks_equals_an_unbroken_one(
     models: dict[str, Model],
@@ -98,14 +100,16 @@ def test_a_stream_restored_between_any_chunks_equals_an_unbroken_one(
     mode: str,
     cuts: list[int],
     direction: str,
+    rate: int | None,
 ) -> None:
+    """Also at another rate; a block's audio at 8 kHz is longer than what a resampler remembers."""
     n_frames = N_FRAMES if mode == "block" else 12
     audio = speech[16000 : 16000 + n_frames * models[kind].info.hop_length - 7]
     whole = audio if direction == "encoder" else given_codes[kind][:, :n_frames]
     cuts = [cut * whole.shape[-1] // 1000 for cut in cuts]
 
     def begin() -> Any:
-        return OPEN[direction](models[kind], mode=mode)
+        return OPEN[direction](models[kind], mode=mode, sample_rate=rate)
 
     parts, coder = [], begin()
     for piece in pieces(whole, cuts):
@@ -117,31 +121,36 @@ def test_a_stream_restored_between_any_chunks_equals_an_unbroken_one(
 
 
 @LAW
-@given(at=CUT, kind=st.sampled_from(KINDS), channels=st.sampled_from([None, 2]))
+@given(
+    at=CUT, kind=st.sampled_from(KINDS), channels=st.sampled_from([None, 2]), rate=st.sampled_from([None, 8000, 48000])
+)
 def test_a_copy_and_its_original_go_on_by_themselves(
-    models: dict[str, Model], speech: Array, at: int, kind: str, channels: int | None
+    models: dict[str, Model], speech: Array, at: int, kind: str, channels: int | None, rate: int | None
 ) -> None:
     audio = speech[16000:][: 6 * models[kind].info.hop_length]
     whole = audio if channels is None else audio.reshape(2, -1)
     at = at * whole.shape[-1] // 1000
-    one = models[kind].stream_encoder(channels=channels)
+    one = models[kind].stream_encoder(channels=channels, sample_rate=rate)
     start = one.feed(whole[..., :at])
     other = one.copy()
     other.feed(whole[..., ::-1].copy())  # something else
     rest = unbroken(one.copy(), whole[..., at:])
     assert np.array_equal(rest, unbroken(one, whole[..., at:]))
-    wanted = unbroken(models[kind].stream_encoder(channels=channels), whole)
+    wanted = unbroken(models[kind].stream_encoder(channels=channels, sample_rate=rate), whole)
     assert np.array_equal(np.concatenate([start, rest], -1), wanted)
 
 
-def test_a_decoder_is_copied_too_with_what_it_trims(models: dict[str, Model], given_codes: dict[str, Array]) -> None:
-    decoder = models["torch"].stream_decoder(mode="block")
+@pytest.mark.parametrize(("rate", "n_samples"), [(None, 8900), (24000, 13350)])
+def test_a_decoder_is_copied_too_with_what_it_trims(
+    models: dict[str, Model], given_codes: dict[str, Array], rate: int | None, n_samples: int
+) -> None:
+    decoder = models["torch"].stream_decoder(mode="block", sample_rate=rate)
     decoder.trim(start=100, end=9000)
     first = decoder.feed(given_codes["torch"][:, :65])
-    restored = models["torch"].stream_decoder(mode="block")
+    restored = models["torch"].stream_decoder(mode="block", sample_rate=rate)
     restored.load_state(decoder.state())
     rest = [unbroken(coder, given_codes["torch"][:, 65:]) for coder in (decoder.copy(), restored, decoder)]
-    assert len(first) + len(rest[0]) == 8900
+    assert len(first) + len(rest[0]) == n_samples
     assert np.array_equal(rest[0], rest[2])
     assert np.array_equal(rest[1], rest[2])
 
@@ -198,13 +207,39 @@ def test_a_state_of_another_stream_is_refused_by_name(
         open_other(models).load_state(encoder.state())
 
 
-def test_a_stream_that_resamples_says_that_it_cannot_be_saved(models: dict[str, Model]) -> None:
-    for coder in (models["torch"].stream_encoder(sample_rate=48000), models["torch"].stream_decoder(sample_rate=48000)):
-        for attempt in (coder.state, coder.copy):
-            with pytest.raises(
-                StateError, match=r"^state of a resampling stream cannot be saved; feed it at the model's rate$"
-            ):
-                attempt()
+@pytest.mark.parametrize(
+    ("direction", "name", "value"),
+    [
+        ("encoder", "history", None),
+        ("decoder", "history", np.zeros((1, 5), np.float32)),
+        ("encoder", "history", np.zeros((1, 3000), np.float64)),
+        ("encoder", "history", np.full((1, 3000), np.nan, np.float32)),
+        ("decoder", "pending", np.zeros((3, 3, 3), np.float32)),
+        ("encoder", "n_fed", 2999),
+        ("encoder", "n_samples", 0),
+        ("encoder", "ended", 0.5),
+        ("decoder", "n_frames", "many"),
+        ("decoder", "n_run", -1),
+        ("decoder", "n_given", 10**30),
+        ("decoder", "skip", True),
+        ("decoder", "end", []),
+    ],
+)
+def test_a_state_of_garbage_under_a_good_checksum_is_refused(
+    models: dict[str, Model], speech: Array, given_codes: dict[str, Array], direction: str, name: str, value: Any
+) -> None:
+    """Who can write a checksum can write anything: each field of a stream that resamples is checked."""
+    coder = OPEN[direction](models["torch"], sample_rate=8000)
+    coder.feed(speech[16000:19000] if direction == "encoder" else given_codes["torch"][:, :11])
+    good, identity = coder.state(), coder._identity()
+    counts, tensors = unpack(good, identity)
+    changed: dict[str, Any] = tensors if name in ("history", "pending") else counts
+    assert name in {*changed, "pending"}
+    changed[name] = value
+    bad = pack(identity, counts, {key: tensor for key, tensor in tensors.items() if tensor is not None})
+    with pytest.raises(StateError, match=r"^stream state: damaged or no stream state; save it again$"):
+        coder.load_state(bad)
+    assert coder.state() == good
 
 
 @settings(LAW, max_examples=40)

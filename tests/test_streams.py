@@ -272,8 +272,17 @@ def test_a_state_that_does_not_fit_a_row_is_refused_and_changes_nothing(tiny: Mo
     for attempt in (encoders.state, lambda row: encoders.load_state(row, before)):
         with pytest.raises(AudioError, match="row 9: not there"):
             attempt(9)
-    with pytest.raises(StateError, match="resampling stream cannot be saved"):
-        tiny.stream_decoders(rows=1, sample_rate=8000).state(0)
+
+
+def test_a_row_that_resamples_moves_to_another_row_and_to_a_single_stream(tiny: Model, talks: list[Array]) -> None:
+    rows, one = tiny.stream_encoders(rows=1, sample_rate=48000), tiny.stream_encoder(sample_rate=48000)
+    head, tail = talks[0][:4321], talks[0][4321:]
+    wanted = alone(tiny.stream_encoder(sample_rate=48000), talks[0])
+    first = rows.feed({0: head})[0]
+    one.load_state(rows.state(0))
+    assert np.array_equal(np.concatenate([first, alone(one, tail)], -1), wanted)
+    rows.load_state(0, rows.state(0))
+    assert np.array_equal(np.concatenate([first, rows.feed({0: tail})[0], rows.flush([0])[0]], -1), wanted)
 
 
 # cost

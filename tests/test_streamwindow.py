@@ -1,4 +1,6 @@
-"""Models that look ahead stream in overlapping windows: the same codes and audio as the whole signal at once."""
+"""Models that look ahead stream in overlapping windows, and those that begin with a mirror image wait for it: the same
+codes and audio as the whole signal at once.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,20 @@ LAW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck
 HOP = 40
 SIZES = {"n_filters": 4, "strides": [2, 4, 5], "n_recurrent": 0, "causal": False}
 CAUSAL = SIZES | {"causal": True}
+MIRROR = CAUSAL | {"padding": "mirror", "n_recurrent": 1}
 # name -> encoder and decoder: both look ahead, one of them, or one that sees the whole signal
 PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "both": (SIZES, SIZES),
     "encoder": (SIZES | {"norm": "layer"}, CAUSAL),
     "decoder": (CAUSAL, SIZES),
+    "mirror": (MIRROR, MIRROR),
+    "mirror at the end": (CAUSAL, MIRROR | {"kernel_size": 9}),
     "time norm": (SIZES | {"norm": "time"}, SIZES),
     "recurrent": (CAUSAL, SIZES | {"n_recurrent": 1}),
 }
-STREAMING = ["both", "encoder", "decoder", "onnx"]
+AHEAD = ["both", "encoder", "decoder", "onnx"]
+STARTS = {"mirror": 7, "mirror at the end": 9, "mirror, onnx": 7}  # frames of the first step
+STREAMING = [*AHEAD, *STARTS]
 MODES = ["frame", "block"]
 
 
@@ -72,8 +79,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(folder: Path) -> dict[str, Model]:
     found = {name: load(write(folder / name, name), engine="torch") for name in PARTS}
-    write_graphs(write(folder / "onnx", "both"))
-    return {**found, "onnx": load(folder / "onnx", engine="onnx")}
+    for name, parts in (("onnx", "both"), ("mirror, onnx", "mirror")):
+        write_graphs(write(folder / name, parts))
+        found[name] = load(folder / name, engine="onnx")
+    return found
 
 
 def pieces(array: Array, cuts: Sequence[int]) -> list[Array]:
@@ -109,7 +118,7 @@ def whole_audio(model: Model, codes: Array) -> Array:
     name=st.sampled_from(STREAMING),
     mode=st.sampled_from(MODES),
     cuts=st.lists(st.integers(0, 1000), max_size=6),
-    length=st.one_of(st.integers(1, 3000), st.sampled_from([1, HOP, HOP + 1, 64 * HOP, 65 * HOP])),
+    length=st.one_of(st.integers(1, 3000), st.sampled_from([1, HOP, 6 * HOP, 7 * HOP + 1, 64 * HOP, 65 * HOP])),
     save=st.booleans(),
 )
 def test_any_chunking_gives_the_codes_and_audio_of_the_whole_signal(
@@ -185,7 +194,27 @@ def test_rows_are_streams_and_exchange_their_states_with_them(
 # latency
 
 
-@pytest.mark.parametrize("name", STREAMING)
+@pytest.mark.parametrize("name", STARTS)
+def test_the_latency_of_a_mirror_image_is_measured_by_an_impulse(
+    models: dict[str, Model], speech: Array, name: str
+) -> None:
+    """The last input that changes the first sample is the one that the stream waits for; later frames wait for none."""
+    model, n_first = models[name], STARTS[name] * HOP
+    assert round(model.info.latency * model.info.sample_rate) == n_first
+    engine = models["mirror" if name == "mirror, onnx" else name].engine
+    assert isinstance(engine, TorchEngine)
+    x = torch.from_numpy(speech[16000:20000].copy())[None, None].requires_grad_()
+    engine.network.decoder(engine.network.encoder(x))[..., 0].square().sum().backward()
+    assert x.grad is not None
+    assert int(x.grad[0, 0].nonzero().max()) == n_first - 1
+    encoder, decoder = model.stream_encoder(), model.stream_decoder()
+    given = [len(decoder.feed(encoder.feed(speech[i : i + 1]))) for i in range(n_first + 2 * HOP)]
+    wanted = np.zeros(n_first + 2 * HOP, int)
+    wanted[[n_first - 1, n_first + HOP - 1, n_first + 2 * HOP - 1]] = [n_first, HOP, HOP]
+    assert given == wanted.tolist()
+
+
+@pytest.mark.parametrize("name", AHEAD)
 def test_the_latency_is_measured_by_an_impulse(models: dict[str, Model], speech: Array, name: str) -> None:
     """The last input that changes a frame of audio lies as far behind it as `info` says, and audio is given then."""
     model = models[name]
@@ -251,16 +280,17 @@ def test_a_model_that_needs_the_whole_signal_does_not_stream_and_still_encodes(
 
 
 def test_a_wrong_reach_in_a_model_folder_is_refused(models: dict[str, Model], folder: Path) -> None:
-    """A window too narrow would give other codes and no error."""
+    """A window too narrow, or a first step too short, would give other codes and no error."""
     import json
 
-    path = write(folder / "narrow", "both")
-    file = path / "model.json"
-    data = json.loads(file.read_text())
-    data["info"]["encoder_context"] -= 1
-    file.write_text(json.dumps(data))
-    with pytest.raises(ModelError, match=r"encoder_context is \d+, its network has \d+"):
-        load(path, engine="torch")
+    for name, fact in (("both", "encoder_context"), ("mirror", "encoder_start")):
+        path = write(folder / f"narrow {name}", name)
+        file = path / "model.json"
+        data = json.loads(file.read_text())
+        data["info"][fact] -= 1
+        file.write_text(json.dumps(data))
+        with pytest.raises(ModelError, match=rf"{fact} is \d+, its network has \d+"):
+            load(path, engine="torch")
 
 
 def test_normalisation_over_time_is_refused_in_a_causal_network() -> None:
@@ -280,7 +310,7 @@ def test_a_state_of_other_windows_is_refused(models: dict[str, Model], speech: A
 
 
 @given(
-    reach=st.builds(Reach, context=st.integers(0, 5), ahead=st.integers(0, 9)),
+    reach=st.builds(Reach, context=st.integers(0, 5), ahead=st.integers(0, 9), start=st.integers(1, 6)),
     step=st.integers(1, 4),
     n_frames=st.integers(0, 20),
     cuts=st.lists(st.integers(0, 60), max_size=5),
@@ -296,7 +326,9 @@ def test_windows_cover_each_frame_once_and_do_not_depend_on_when_the_signal_came
     first = found[-1].stop if found else 0
     found += windows(reach, first=first, known=n_frames * hop, step=step, hop_length=hop, ended=True)
     assert found == windows(reach, first=0, known=n_frames * hop, step=step, hop_length=hop, ended=True)
-    assert [window.first for window in found] == list(range(0, n_frames, step))
+    first = reach.step(0, step)
+    assert first >= reach.start and first % step == 0
+    assert [window.first for window in found] == [*range(0, min(n_frames, 1)), *range(first, n_frames, step)]
     for window in found:
         assert window.begin == max(0, window.first - reach.context)
         assert window.end == min(n_frames * hop, window.stop * hop + reach.ahead)

@@ -75,6 +75,32 @@ def test_a_batch_gives_what_its_items_give_alone_in_torch_as_in_numpy(item: tupl
 
 
 @QUICK
+@given(items(batch=2), st.integers(1, 5))
+def test_a_whole_item_restores_in_one_go_as_one_that_is_taken_apart(item: tuple[Layout, Array], books: int) -> None:
+    """What follows audio_end is not looked at, but such a sequence is none that `arrange` gives."""
+    layout, codes = item
+    books = min(books, codes.shape[1])
+    tokens = layout.arrange(codes, wrap=True)
+    behind = np.full((len(codes), *layout.step), layout.ids.eos)
+    apart = layout.restore(np.concatenate((tokens, behind), layout.axis), codebooks=books)
+    for one, other, code in zip(layout.restore(tokens, codebooks=books), apart, codes, strict=True):
+        assert np.array_equal(one.codes, other.codes)
+        assert np.array_equal(one.codes, code[:books])
+        assert one.codes.flags.c_contiguous
+        assert (one.n_incomplete, one.n_dropped, one.stopped) == (other.n_incomplete, other.n_dropped, other.stopped)
+
+
+def test_a_layout_takes_its_options_behind_its_name() -> None:
+    ids = TokenIds((10,) * 4)
+    assert make_layout("semantic:n_semantic=2:n_coarse=1", ids) == make_layout(
+        "semantic", ids, {"n_semantic": 2, "n_coarse": 1}
+    )
+    assert make_layout("delay:delays=0,1,1,3", ids) == Delay(ids, (0, 1, 1, 3))
+    with pytest.raises(CodesError, match="write options as coarse:name=1"):
+        make_layout("coarse:n_coarse", ids)
+
+
+@QUICK
 @given(items(), st.floats(0, 1))
 def test_a_truncated_sequence_gives_its_whole_frames(item: tuple[Layout, Array], share: float) -> None:
     layout, codes = item

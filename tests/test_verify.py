@@ -62,6 +62,7 @@ def folder(released: Path, tmp_path: Path) -> Path:
 def onnx_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where torch has no say: its steps of one frame take most of the time."""
     monkeypatch.setattr(verification, "ENGINES", ("onnx",))
+    monkeypatch.setattr(verification, "engines_of", lambda folder: ("onnx",))
 
 
 def misses(report: Report) -> dict[str, str]:

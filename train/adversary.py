@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from codec.train import losses
+from codec.train import adversarial
 from codec.train.config import AdversaryConfig
 from codec.train.discriminators import Discriminators
 from codec.train.optim import make_adamw, set_rate, step_if_finite
 
-BETAS = (0.8, 0.99)  # little memory: the generator changes under it. Source: Kong et al. 2020 (HiFi-GAN), section 3.
 CLIP = 10.0  # norm of the gradient. Source: Kumar et al. 2023 (DAC).
 
 
@@ -49,7 +48,7 @@ class Adversary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.discriminators = Discriminators(config).to(device)
-        self.optimizer = make_adamw(self.discriminators, rate=config.rate, betas=BETAS, weight_decay=0.0)
+        self.optimizer = make_adamw(self.discriminators, rate=config.rate, betas=config.betas, weight_decay=0.0)
 
     def learn(self, audio: Tensor, audio_hat: Tensor, *, rate: float) -> Tensor:
         """One update of the discriminators; a gradient that is not finite is left out.
@@ -60,13 +59,15 @@ class Adversary:
             rate: learning rate.
 
         Returns:
-            The hinge loss, scalar, detached; 2 is chance.
+            Their loss, scalar, detached; chance is 2 with hinge, 1/2 with least squares, for each that is added up.
         """
         set_rate(self.optimizer, rate)
         with self._autocast():
             real, _ = self.discriminators(audio)
             fake, _ = self.discriminators(audio_hat.detach())
-        loss = losses.hinge_discriminator([x.float() for x in real], [x.float() for x in fake])
+        families = self.discriminators.families
+        scores, scores_hat = ([x.float() for x in side] for side in (real, fake))
+        loss = adversarial.discriminator_loss(scores, scores_hat, self.config, families)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), CLIP)
@@ -82,9 +83,10 @@ class Adversary:
             with torch.no_grad():
                 _, real = self.discriminators(audio)
             scores, fake = functional_call(self.discriminators, weights, (audio_hat,))
+        families = self.discriminators.families
         return {
-            "adversarial": losses.hinge_generator([x.float() for x in scores]),
-            "feature_matching": losses.feature_matching(_floats(real), _floats(fake)),
+            "adversarial": adversarial.generator_loss([x.float() for x in scores], self.config, families),
+            "feature_matching": adversarial.feature_matching(_floats(real), _floats(fake), self.config, families),
         }
 
     def ramp(self, step: int) -> float:

@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -19,6 +20,7 @@ from codec.config import ModelConfig, from_dict
 from codec.errors import ConfigError
 from codec.quantize.learn import LearnConfig
 
+Number = TypeVar("Number", int, float)
 MINIMAL: dict[str, Any] = {
     "encoder": {"kind": "spectral"},
     "bottleneck": {"kind": "grouped"},
@@ -51,11 +53,48 @@ class LossConfig:
     complex: float = 8.0
     phase: float = 0.0
     waveform: float = 0.0
+    power: float = 0.0  # of real and imaginary parts to the power 0.3, as ESC has it
     commitment: float = 0.5
     distill: float = 0.0  # of the quantized latent to the teacher's; needs distill.teacher
     adversarial: float = 1.0  # from adversary.start_step on
     feature_matching: float = 2.0
     balance: bool = False  # weigh by gradient norm (EnCodec's balancer) instead of by value
+
+
+@dataclass(frozen=True)
+class MelsConfig:
+    """How a published system compares mel spectra: the term is a sum over windows; without windows it is `losses.mel`.
+
+    A list has one value for each window, or one for all of them.
+    """
+
+    windows: tuple[int, ...] = ()  # samples
+    hops: tuple[int, ...] = (0,)  # samples; 0 is a quarter of the window
+    n_ffts: tuple[int, ...] = (0,)  # samples, at least the window; 0 is the window
+    n_mels: tuple[int, ...] = (80,)  # bands
+    log: tuple[float, ...] = (1.0,)  # weight of the L1 distance of logarithms
+    linear: tuple[float, ...] = (0.0,)  # weight of the L1 distance of magnitudes
+    square: tuple[float, ...] = (0.0,)  # weight of a frame's L2 distance of logarithms, root of the mean over bands
+    decimal: bool = False  # logarithms to the base 10 instead of e
+    floor: float = 1e-5  # magnitude below which nothing counts
+    scale: str = "slaney"  # slaney (librosa) or htk (torchaudio)
+    normalized: bool = False  # magnitudes over the root of the window's energy
+
+    def __post_init__(self) -> None:
+        """Check lengths and sizes."""
+        for name in ("hops", "n_ffts", "n_mels", "log", "linear", "square"):
+            if self.windows and len(getattr(self, name)) not in (1, len(self.windows)):
+                raise ConfigError(f"mels.{name}: expected 1 or {len(self.windows)} values, as many as mels.windows")
+        if self.scale not in ("slaney", "htk"):
+            raise ConfigError(f"mels.scale: expected slaney or htk, found {self.scale!r}")
+        for i, window in enumerate(self.windows):
+            if 0 < self.of(self.n_ffts, i) < window or not 0 <= self.of(self.hops, i) <= window:
+                raise ConfigError(f"mels.n_ffts, mels.hops: wrong for a window of {window}; n_fft >= window >= hop")
+
+    @staticmethod
+    def of(values: tuple[Number, ...], i: int) -> Number:
+        """Value of window i, of a list of one for each or one for all."""
+        return values[i if len(values) > 1 else 0]
 
 
 @dataclass(frozen=True)
@@ -83,13 +122,40 @@ class AdversaryConfig:
     """Discriminators."""
 
     start_step: int = -1  # from this step on; -1 is never
-    kinds: tuple[str, ...] = ("stft",)  # stft, period
-    windows: tuple[int, ...] = (2048, 1024, 512, 256)  # of the complex STFT discriminators, samples
+    kinds: tuple[str, ...] = ("stft",)  # stft, period, scale, band
+    windows: tuple[int, ...] = (2048, 1024, 512, 256)  # of stft and band, the complex STFT discriminators, samples
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # of the multi-period ones, samples
-    channels: int = 16
+    scales: tuple[int, ...] = (1, 2, 4)  # of the multi-scale ones: how much the waveform is averaged
+    edges: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the bands, shares of the bins
+    channels: int = 16  # 32 in all published systems here
+    loss: str = "hinge"  # hinge, least_squares
+    total: str = "mean"  # of discriminators: mean, sum, or family: the sum over kinds of the mean in each
+    matching: str = "relative"  # of features: relative (EnCodec), mean or sum over layers; see adversarial.py
+    peak: float = 0.0  # to which audio is scaled before they hear it, its mean taken off; 0 leaves it
     rate: float = 3e-4
+    betas: tuple[float, float] = (0.8, 0.99)  # little memory: the generator changes under it (HiFi-GAN, section 3)
     every: int = 1  # steps between updates of the discriminators
     warmup: int = 500  # steps in which their weight in the generator's loss grows
+
+    def __post_init__(self) -> None:
+        """Check words and sizes."""
+        words = {
+            "loss": ("hinge", "least_squares"),
+            "total": ("mean", "sum", "family"),
+            "matching": ("relative", "mean", "sum"),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"adversary.{name}: expected {', '.join(known)}, found {getattr(self, name)!r}")
+        if not self.kinds or set(self.kinds) - {"stft", "period", "scale", "band"}:
+            raise ConfigError(f"adversary.kinds: expected stft, period, scale, band, found {list(self.kinds)}")
+        if any(factor < 1 or factor & (factor - 1) for factor in self.scales):
+            raise ConfigError(f"adversary.scales: expected powers of two, found {list(self.scales)}")
+        edges = self.edges
+        if len(edges) < 2 or edges[0] < 0 or edges[-1] > 1 or any(a >= b for a, b in itertools.pairwise(edges)):
+            raise ConfigError(f"adversary.edges: expected rising shares from 0 to 1, found {list(edges)}")
+        if self.every < 1 or self.channels < 1:
+            raise ConfigError("adversary.every, adversary.channels: at least 1")
 
 
 @dataclass(frozen=True)
@@ -104,6 +170,36 @@ class DistillConfig:
         wrong = sorted(set(self.parts) - {"encoder", "bottleneck", "decoder"})
         if wrong:
             raise ConfigError(f"distill.parts: unknown {wrong[0]!r}; known are encoder, bottleneck, decoder")
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Weights of the heads that say what the parts of the bottleneck `attributes` are for; 0 is none."""
+
+    pitch: float = 0.0  # F0 and voicing of prosody
+    phones: float = 0.0  # of content
+    content_pitch: float = 0.0  # this one and those below are reversed: what a part shall not tell
+    prosody_phones: float = 0.0
+    residual_pitch: float = 0.0
+    residual_phones: float = 0.0
+    speaker: float = 0.0  # of the sum of all parts
+    channels: int = 128  # inside a head
+    speaker_column: str = "speaker"  # of the manifest: who speaks
+    phones_column: str = "phones"  # of the manifest: a file of lines BEGIN END PHONE, in seconds
+
+    def __post_init__(self) -> None:
+        """Check weights and sizes."""
+        if self.channels < 1 or min(getattr(self, name) for name in self._weights) < 0:
+            raise ConfigError("heads: weights must be at least 0, channels at least 1")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Heads with a weight."""
+        return tuple(name for name in self._weights if getattr(self, name) > 0)
+
+    @property
+    def _weights(self) -> tuple[str, ...]:
+        return tuple(name for name, kind in self.__annotations__.items() if kind == "float")
 
 
 @dataclass(frozen=True)
@@ -131,9 +227,11 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     learn: LearnConfig = field(default_factory=LearnConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    mels: MelsConfig = field(default_factory=MelsConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -142,8 +240,8 @@ class Recipe:
             raise ConfigError(f"optim.precision: expected auto, float32 or bfloat16, found {self.optim.precision!r}")
         if self.optim.compile not in ("auto", "always", "never"):
             raise ConfigError(f"optim.compile: expected auto, always or never, found {self.optim.compile!r}")
-        if self.adversary.every < 1 or self.adversary.channels < 1:
-            raise ConfigError("adversary.every, adversary.channels: at least 1")
+        if self.heads.wanted and self.model.bottleneck.kind != "attributes":
+            raise ConfigError(f"heads: need the bottleneck attributes, found {self.model.bottleneck.kind}")
         if self.data.crop * self.model.sample_rate < 2 * self.model.hop_length:
             raise ConfigError(f"data.crop: {self.data.crop} s is shorter than two frames")
         if not 0 < self.optim.rate < 100:

@@ -7,12 +7,13 @@ is a memory map on the CPU (115 MB an hour at 16 kHz) and lies on the device on 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from codec.errors import AudioError, TrainError
 from codec.files import describe_os_error
 from codec.train import speechpack
 from codec.train.config import DataConfig
+
+if TYPE_CHECKING:
+    from codec.train.labels import Labels
 
 SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 MANIFESTS = (".csv", ".jsonl", ".tsv", ".txt")
@@ -38,6 +42,9 @@ class Corpus:
         starts, lengths: (files,) int64, samples.
         held_out: (files,) bool, files that only measure; with one file alone it is both, and this is true.
         names: of the files.
+        cache: the file that holds `pcm`; what is derived from it lies beside it.
+        sources: for each file, which of those that `load_corpus` was given it came from; empty where an earlier version
+            of this package decoded them and did not write that down.
     """
 
     pcm: Tensor
@@ -45,11 +52,24 @@ class Corpus:
     lengths: Tensor
     held_out: Tensor
     names: tuple[str, ...]
+    cache: Path = Path()
+    sources: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> Corpus:
         """The same on a device."""
         pcm, starts, lengths, held_out = (x.to(device) for x in (self.pcm, self.starts, self.lengths, self.held_out))
-        return Corpus(pcm, starts, lengths, held_out, self.names)
+        return dataclasses.replace(self, pcm=pcm, starts=starts, lengths=lengths, held_out=held_out)
+
+    def entries(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Of the entries of all files that `load_corpus` was given, those of the files here.
+
+        Raises:
+            TrainError: it is not known any more which they are.
+        """
+        if not self.sources:
+            index = self.cache.with_suffix(".json")
+            raise TrainError(f"{index}: does not say which file is which; delete it, and the speech is decoded again")
+        return [entries[i] for i in self.sources]
 
     def samples(self, i: int) -> NDArray[np.int16]:
         """File i (T,) int16."""
@@ -67,35 +87,58 @@ def find_audio(sources: Iterable[str]) -> list[Path]:
     Raises:
         TrainError: a source that does not exist or has no audio.
     """
-    files: list[Path] = []
+    return [entry.file for entry in find_entries(sources)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One audio file.
+
+    Attributes:
+        file: of audio.
+        columns: of its row in a manifest, as text; empty where no manifest named it.
+        folder: where relative paths in them start.
+    """
+
+    file: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = Path()
+
+
+def find_entries(sources: Iterable[str]) -> list[Entry]:
+    """Audio files as `find_audio`, with what manifests say of them. Raises: TrainError."""
+    entries: list[Entry] = []
     for source in sources:
         path = Path(source)
         if (path / speechpack.INDEX).is_file():
-            found = [path / speechpack.INDEX]
+            found = [Entry(path / speechpack.INDEX)]
         elif path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = [Entry(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
         elif path.suffix.lower() in MANIFESTS and path.is_file():
-            found = [path.parent / name for name in _manifest_paths(path)]
+            found = [Entry(path.parent / row["path"], row, path.parent) for row in _manifest_rows(path)]
         else:
-            found = [path] if path.is_file() else []
+            found = [Entry(path)] if path.is_file() else []
         if not found:
             raise TrainError(f"{source}: no audio there; give a folder, audio files or a manifest")
-        files.extend(found)
-    return files
+        entries.extend(found)
+    return entries
 
 
-def _manifest_paths(path: Path) -> list[str]:
+def _manifest_rows(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = [line for line in text.splitlines() if line.strip()]
         if path.suffix.lower() == ".txt":
-            return [line.strip() for line in lines]
-        rows: Iterable[dict[str, str]]
+            return [{"path": line.strip()} for line in lines]
+        rows: Iterable[dict[str, Any]]
         if path.suffix.lower() == ".jsonl":
             rows = [dict(json.loads(line)) for line in lines]
         else:
             rows = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        return [row["path"] for row in rows if row.get("split", "train") == "train"]
+        used = [row for row in rows if row.get("split", "train") == "train"]
+        if any(row["path"] is None for row in used):
+            raise ValueError("a row is cut off")
+        return [{str(key): "" if x is None else str(x) for key, x in row.items()} for row in used]
     except KeyError:
         raise TrainError(f"{path}: no column 'path'; name the audio files there") from None
     except (OSError, TypeError, ValueError, csv.Error) as error:
@@ -128,7 +171,10 @@ def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_ou
     held = torch.tensor([_share(name) < held_out for name in index["names"]])
     if bool(held.all()) or not bool(held.any()):  # a handful of files: the last one measures
         held = torch.arange(len(lengths)) == len(lengths) - 1
-    return Corpus(torch.from_numpy(pcm), starts, lengths, held, tuple(index["names"])), list(index["problems"])
+    alike = range(len(lengths)) if len(lengths) == len(files) else ()  # each file gave one, in order
+    sources = tuple(index.get("sources", alike))
+    corpus = Corpus(torch.from_numpy(pcm), starts, lengths, held, tuple(index["names"]), pcm_path, sources)
+    return corpus, list(index["problems"])
 
 
 def _read_index(index_path: Path, pcm_path: Path) -> dict[str, Any] | None:
@@ -143,20 +189,21 @@ def _read_index(index_path: Path, pcm_path: Path) -> dict[str, Any] | None:
 
 
 def _decode(files: Sequence[Path], index_path: Path, pcm_path: Path, sample_rate: int) -> dict[str, Any]:
-    names, lengths, problems = [], [], []
+    names, lengths, problems, sources = [], [], [], []
     temporary = pcm_path.with_suffix(".part")
     with temporary.open("wb") as out:
-        for file in files:
+        for number, file in enumerate(files):
             try:
                 for name, samples in _utterances(file, sample_rate):
                     out.write(samples.tobytes())
                     names.append(name)
                     lengths.append(len(samples))
+                    sources.append(number)
             except (AudioError, OSError) as error:
                 problems.append(str(error))
     temporary.replace(pcm_path)
     # The index is last: without it the cache is made again.
-    index = {"names": names, "lengths": lengths, "problems": problems}
+    index = {"names": names, "lengths": lengths, "problems": problems, "sources": sources}
     part = index_path.with_suffix(".json.part")
     part.write_text(json.dumps(index))
     part.replace(index_path)
@@ -193,10 +240,11 @@ def _share(name: str) -> float:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: audio (B, 1, T) float32, and how many codebooks each row uses (B,)."""
+    """One step's data: audio (B, 1, T) float32, codebooks that each row uses (B,), and `Labels.cut` of the crops."""
 
     audio: Tensor
     levels: Tensor
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Batches:
@@ -211,9 +259,10 @@ class Batches:
         seed: int,
         levels: dict[int, float],
         noise: Corpus | None,
+        labels: Labels | None = None,
     ) -> None:
         self.corpus, self.config, self.noise = corpus, config, noise
-        self.length, self.seed, self.levels = length, seed, levels
+        self.length, self.seed, self.levels, self.labels = length, seed, levels, labels
         self.device = corpus.pcm.device
         usable = torch.where(corpus.held_out, 0, corpus.lengths)
         self.edges = usable.cumsum(0)
@@ -223,7 +272,8 @@ class Batches:
         # A generator on the CPU gives the same numbers whatever the device.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         b = self.config.batch
-        audio = self._cut(self.corpus, self.edges, b, generator)
+        place = self._draw(self.corpus, self.edges, b, generator, self.length)
+        audio = self._read(self.corpus, *place, self.length)
         low, high = self.config.gain_db
         gain = 10 ** ((low + (high - low) * torch.rand(b, 1, generator=generator)) / 20)
         if self.noise is not None:
@@ -233,21 +283,27 @@ class Batches:
         counts = torch.tensor(list(self.levels))
         shares = torch.tensor(list(self.levels.values()), dtype=torch.float64)
         levels = counts[torch.multinomial(shares, b, replacement=True, generator=generator)]
-        return Batch(audio[:, None], self._there(levels))
+        labels = {} if self.labels is None else self.labels.cut(*place, length=self.length)
+        return Batch(audio[:, None], self._there(levels), labels)
 
     def held_out(self, count: int, seconds: float, sample_rate: int) -> Tensor:
         """Fixed crops of held-out files for measuring: (count, 1, T)."""
         corpus, generator = self.corpus, torch.Generator().manual_seed(12345)
         edges = torch.where(corpus.held_out, corpus.lengths, 0).cumsum(0)
-        return self._cut(corpus, edges, count, generator, round(seconds * sample_rate))[:, None]
+        length = round(seconds * sample_rate)
+        return self._read(corpus, *self._draw(corpus, edges, count, generator, length), length)[:, None]
 
-    def _cut(self, corpus: Corpus, edges: Tensor, b: int, generator: torch.Generator, length: int = 0) -> Tensor:
-        """Crops (b, length) at positions uniform over all samples; a file shorter than the crop ends in zeros."""
-        length = length or self.length
+    def _draw(
+        self, corpus: Corpus, edges: Tensor, b: int, generator: torch.Generator, length: int
+    ) -> tuple[Tensor, Tensor]:
+        """Files (b,) and samples before the crop (b,), uniform over all samples."""
         position = (self._there(torch.rand(b, generator=generator, dtype=torch.float64)) * edges[-1]).long()
         file = torch.searchsorted(edges, position, right=True).clamp(max=len(edges) - 1)
         slack = (corpus.lengths[file] - length).clamp(min=0)
-        offset = (self._there(torch.rand(b, generator=generator, dtype=torch.float64)) * (slack + 1)).long()
+        return file, (self._there(torch.rand(b, generator=generator, dtype=torch.float64)) * (slack + 1)).long()
+
+    def _read(self, corpus: Corpus, file: Tensor, offset: Tensor, length: int) -> Tensor:
+        """Crops (b, length); a file shorter than the crop ends in zeros."""
         within = offset[:, None] + torch.arange(length, device=self.device)
         valid = within < corpus.lengths[file][:, None]
         index = (corpus.starts[file][:, None] + within).clamp(max=len(corpus.pcm) - 1)
@@ -260,7 +316,8 @@ class Batches:
     def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         assert self.noise is not None
         b = len(audio)
-        noise = self._cut(self.noise, self.noise.lengths.cumsum(0), b, generator)
+        place = self._draw(self.noise, self.noise.lengths.cumsum(0), b, generator, self.length)
+        noise = self._read(self.noise, *place, self.length)
         low, high = self.config.noise_snr_db
         snr = self._there(low + (high - low) * torch.rand(b, 1, generator=generator))
         wanted = self._there(torch.rand(b, 1, generator=generator) < self.config.noise_share)

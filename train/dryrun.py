@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
+from codec.cost import count_gmacs, pass_through
 from codec.network import Network
+from codec.train import losses
 from codec.train.config import Recipe
 from codec.train.discriminators import Discriminators
 
@@ -60,18 +61,20 @@ def dry_run(recipe: Recipe) -> Cost:
         network = Network(recipe.model)
         info = network.info(recipe.name, recipe.licence)
         learned = sum(p.numel() for p in network.parameters())
-        gmacs = _gmacs(network)
+        gmacs = count_gmacs(network)
         with _counting(network) as sizes:
-            _pass(network, torch.empty(1, 1, length))
+            pass_through(network, torch.empty(1, 1, length))
         kept = sum(sizes.values())
-    # Small and with windows that are made once for the whole process: theirs must have numbers.
     opposed = 0
     if recipe.adversary.start_step >= 0:
-        adversary = Discriminators(recipe.adversary)
-        opposed = sum(p.numel() for p in adversary.parameters())
-        with _counting(adversary) as sizes:
-            adversary(torch.zeros(2, length))  # a recording and what was made of it
-        kept += sum(sizes.values())
+        for window in recipe.adversary.windows:  # made once for the whole process: these must have numbers
+            losses.stft(torch.zeros(1, window), window)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            adversary = Discriminators(recipe.adversary)
+            opposed = sum(p.numel() for p in adversary.parameters())
+            with _counting(adversary) as sizes:
+                adversary(torch.empty(2, length))  # a recording and what was made of it
+            kept += sum(sizes.values())
     names = {"encoder": "encoder", "bottleneck": "quantizer", "decoder": "decoder"}
     parameters = {ours: info.parameters[name] for name, ours in names.items()}
     return Cost(
@@ -97,30 +100,6 @@ def describe(cost: Cost, recipe: Recipe) -> str:
 def as_dict(cost: Cost) -> dict[str, Any]:
     """Numbers only, for --json."""
     return asdict(cost)
-
-
-def _pass(network: Network, audio: Tensor) -> None:
-    """Encode and decode without codes, through the stages that a bottleneck owns."""
-    latent = network.encoder(audio)
-    network.decoder(network.bottleneck(latent, n_stages=0).latent if network.bottleneck.own_bypass else latent)
-
-
-def _gmacs(network: Network) -> float:
-    """Encoder and decoder of about a second; the search compares each vector with each entry."""
-    rate, hop_length = network.config.frame_rate, network.config.hop_length
-    frames = max(1, round(rate))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        _pass(network, torch.empty(1, 1, frames * hop_length))
-    books = network.bottleneck.codebooks
-    divisors = network.bottleneck.divisors or (1,) * len(books)
-    search = sum(book.codebook_size * book.dim / divisor for book, divisor in zip(books, divisors, strict=True))
-    matrices = 0
-    if not network.bottleneck.own_bypass:  # else they were passed, and counted
-        matrices = sum(x.numel() for x in network.bottleneck.parameters()) - sum(
-            book.embed.numel() for book in books if book.embed.requires_grad
-        )
-    products = float(counter.get_total_flops()) / 2 / frames
-    return (products + search + matrices) * rate / 1e9
 
 
 @contextmanager

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor
 
+from codec.train import mels
+from codec.train.config import MelsConfig
+
 MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples; hop is a quarter of each
 COMPLEX_WINDOWS = (256, 512, 1024)
 # Hz; above it the complex loss fades. Phases up there cannot be told at a few kbit/s, and what is not told costs least
@@ -109,50 +112,57 @@ def waveform(target: Tensor, made: Tensor) -> Tensor:
     return (target - made).abs().mean() / target.abs().mean().clamp(min=1e-4)
 
 
+def power(target: Tensor, made: Tensor) -> Tensor:
+    """Mean squared distance of the parts of a complex STFT, each to the power 0.3 with its sign.
+
+    Source: Gu and Diao 2024 (ESC), its code; Wilson et al. 2018. Window 320, hop 80, 382 points, not scaled.
+    """
+    parts: list[Tensor] = []
+    for x in (target, made):
+        padded = F.pad(x[:, None], (160, 160), mode="reflect")[:, 0]
+        frames = padded.unfold(-1, 320, 80) * torch.hann_window(320, device=x.device)
+        spec = torch.view_as_real(torch.fft.rfft(frames, n=382))
+        parts.append(spec.sign() * (spec.abs() + 1e-10) ** 0.3)
+    return (parts[0] - parts[1]).square().mean()
+
+
 # name -> term(target, made, sample_rate); the weights are fields of LossConfig
 LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
     "mel": mel,
     "complex": complex_stft,
     "phase": lambda target, made, _: phase(target, made),
     "waveform": lambda target, made, _: waveform(target.audio, made.audio),
+    "power": lambda target, made, _: power(target.audio, made.audio),
 }
+SPECTRAL = ("mel", "complex", "phase")  # those that look at the shared spectra
 
 
-def terms(audio: Tensor, audio_hat: Tensor, weights: Mapping[str, float], sample_rate: int) -> dict[str, Tensor]:
-    """The terms of `LOSSES` whose weight is not 0, of audio and audio_hat (B, T)."""
+def terms(
+    audio: Tensor,
+    audio_hat: Tensor,
+    weights: Mapping[str, float],
+    sample_rate: int,
+    published: MelsConfig | None = None,
+) -> dict[str, Tensor]:
+    """The terms of `LOSSES` whose weight is not 0, of audio and audio_hat (B, T).
+
+    With windows in `published`, `mel` is that system's distance instead of this package's.
+    """
+    used = {name: term for name, term in LOSSES.items() if weights.get(name, 0.0)}
+    if "mel" in used and published is not None and published.windows:
+        used["mel"] = lambda target, made, rate: mels.distance(target.audio, made.audio, published, rate)
+        shared = any(name in used for name in SPECTRAL if name != "mel")
+    else:
+        shared = any(name in used for name in SPECTRAL)
     with torch.no_grad():
-        target = spectra(audio)
-    made = spectra(audio_hat)
-    return {name: term(target, made, sample_rate) for name, term in LOSSES.items() if weights.get(name, 0.0)}
+        target = spectra(audio) if shared else Spectra(audio, {})
+    made = spectra(audio_hat) if shared else Spectra(audio_hat, {})
+    return {name: term(target, made, sample_rate) for name, term in used.items()}
 
 
 def weigh(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """The weighted sum."""
     return torch.stack([weights[name] * value for name, value in values.items()]).sum()
-
-
-def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Hinge loss of the discriminators, mean over them. Source: Lim and Ye 2017."""
-    each = [F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, fake, strict=True)]
-    return torch.stack(each).mean()
-
-
-def hinge_generator(fake: list[Tensor]) -> Tensor:
-    """The generator's side of the hinge loss, mean over discriminators."""
-    return torch.stack([F.relu(1 - score).mean() for score in fake]).mean()
-
-
-def feature_matching(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """L1 distance of the discriminators' features over the real ones' mean, mean over layers and discriminators.
-
-    Source: Défossez et al. 2022 (EnCodec), section 3.4.
-    """
-    each = [
-        (a.detach() - b).abs().mean() / a.detach().abs().mean().clamp(min=1e-6)
-        for layers_a, layers_b in zip(real, fake, strict=True)
-        for a, b in zip(layers_a, layers_b, strict=True)
-    ]
-    return torch.stack(each).mean()
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from codec.hub import find_model
 from codec.modelfolder import read_model
 from codec.train import checkpoint
 from codec.train.config import Recipe, parse_recipe
-from codec.train.data import Batches, Corpus, find_audio, load_corpus
+from codec.train.data import Batches, Corpus, Entry, find_audio, find_entries, load_corpus
 from codec.train.device import Stopwatch, choose_device, prepared
+from codec.train.heads import HEADS
+from codec.train.labels import Labels, load_labels
 from codec.train.report import Report
 from codec.train.trainer import Trainer
 
@@ -62,6 +64,8 @@ def _run(recipe: Recipe, folder: Path, device: torch.device, say: Say, stop_afte
     batches = make_batches(recipe, folder, device, say)
     end = recipe.optim.steps if stop_after is None else min(recipe.optim.steps, trainer.step + stop_after)
     with contextlib.closing(Report(folder, trainer.step)) as report:
+        for line in trainer.begin_heads(batches.labels):
+            _tell(line, say, report)
         return _loop(trainer, batches, folder, end, lambda line: _tell(line, say, report), report)
 
 
@@ -116,20 +120,34 @@ def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say) -
     """Decode or map the speech, put it on the device, and give the batches of a run. Raises: TrainError."""
     rate = recipe.model.sample_rate
 
-    def corpus(paths: tuple[str, ...], held_out: float) -> Corpus:
+    def corpus(files: Sequence[Path], held_out: float) -> Corpus:
         cache = Path(recipe.data.cache) if recipe.data.cache else folder
-        found, problems = load_corpus(find_audio(paths), cache, sample_rate=rate, held_out=held_out)
+        found, problems = load_corpus(files, cache, sample_rate=rate, held_out=held_out)
         for problem in problems:
             say(f"left out: {problem}")
         hours = int(found.lengths.sum()) / rate / 3600
         say(f"data: {hours:.2f} h in {len(found.lengths)} files")
         return found.to(device) if device.type != "cpu" else found
 
-    speech = corpus(speech_sources(recipe, folder), recipe.data.held_out)
-    noise = corpus(recipe.data.noise, 0.0) if recipe.data.noise and recipe.data.noise_share else None
+    entries = find_entries(speech_sources(recipe, folder))
+    speech = corpus([entry.file for entry in entries], recipe.data.held_out)
+    labels = _labels(recipe, speech, entries, say, device)
+    noise = corpus(find_audio(recipe.data.noise), 0.0) if recipe.data.noise and recipe.data.noise_share else None
     hop = recipe.model.hop_length
     length = round(recipe.data.crop * rate / hop) * hop
-    return Batches(speech, recipe.data, length=length, seed=recipe.run.seed, levels=_levels(recipe), noise=noise)
+    seed, levels = recipe.run.seed, _levels(recipe)
+    return Batches(speech, recipe.data, length=length, seed=seed, levels=levels, noise=noise, labels=labels)
+
+
+def _labels(recipe: Recipe, speech: Corpus, entries: Sequence[Entry], say: Say, device: torch.device) -> Labels | None:
+    """What the recipe's heads learn from; None where it has no heads. Raises: TrainError."""
+    heads = recipe.heads
+    columns = {"pitch": "", "phones": heads.phones_column, "speaker": heads.speaker_column}
+    wanted = {HEADS[name].label: columns[HEADS[name].label] for name in heads.wanted}
+    if not wanted:
+        return None
+    labels = load_labels(speech, speech.entries(entries), wanted, recipe.model, say)
+    return labels.to(device) if device.type != "cpu" else labels
 
 
 def speech_sources(recipe: Recipe, folder: Path) -> tuple[str, ...]:

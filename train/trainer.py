@@ -21,6 +21,8 @@ from codec.train.config import Recipe
 from codec.train.data import Batch
 from codec.train.device import Skips, choose_precision, compile_part
 from codec.train.distill import open_teacher
+from codec.train.heads import HEADS, Heads
+from codec.train.labels import Labels
 from codec.train.optim import Average, make_adamw, rate_at, set_rate, step_if_finite
 
 
@@ -29,7 +31,7 @@ class StepReport:
     """What one step measured, on the device: reading it waits.
 
     Attributes:
-        values: loss terms; with an adversary also `discriminator`, its own loss (2 is chance).
+        values: loss terms; with an adversary also `discriminator`, its own loss (`Adversary.learn`).
         grad_norm: before clipping.
         rate: learning rate.
         finite: whether the step was taken.
@@ -85,6 +87,8 @@ class Trainer:
         self.balancer = Balancer() if recipe.loss.balance else None
         self.teacher = open_teacher(recipe, device)
         self.adversary: Adversary | None = None
+        self.heads: Heads | None = None  # from `begin_heads` on: they have as many classes as the data
+        self._kept_heads: dict[str, Any] | None = None
         self.step = self.begin = 0
         self.skips = Skips(device)
         self.precision = choose_precision(optim.precision, device)
@@ -106,10 +110,15 @@ class Trainer:
         set_rate(self.optimizer, rate)
         passed = self._forward(batch.audio, batch.levels)
         values = self._values(passed)
+        if self.heads is not None:
+            values |= self.heads.terms(passed.quantized.parts, batch.labels)
+            self.heads.optimizer.zero_grad(set_to_none=True)
         weights, extra = self._oppose(passed, values, rate / optim.rate)
         self.optimizer.zero_grad(set_to_none=True)
         self._backward(passed, values, weights)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
+        if self.heads is not None:
+            self.heads.step(rate, norm)
         finite = self._advance(passed.quantized, norm)
         self.step += 1
         self.skips.count(finite)
@@ -139,7 +148,8 @@ class Trainer:
         return Passed(audio[:, 0, : audio.shape[-1] - delay], audio_hat[:, 0, delay:].float(), quantized, audio)
 
     def _values(self, passed: Passed) -> dict[str, Tensor]:
-        values = losses.terms(passed.audio, passed.audio_hat, self.weights, self.recipe.model.sample_rate)
+        rate, published = self.recipe.model.sample_rate, self.recipe.mels
+        values = losses.terms(passed.audio, passed.audio_hat, self.weights, rate, published)
         values["commitment"] = passed.quantized.loss
         if self.teacher is not None and self.weights["distill"]:
             values["distill"] = self.teacher.distance(passed.whole, passed.quantized.latent)
@@ -176,7 +186,7 @@ class Trainer:
             losses.weigh(values, weights).backward()  # type: ignore[no-untyped-call]
             return
         # Of the latent, no functions of audio_hat: by their own weights, beside the others.
-        inner = {name: value for name, value in values.items() if name in ("commitment", "distill")}
+        inner = {name: value for name, value in values.items() if name in ("commitment", "distill", *HEADS)}
         others = {name: value for name, value in values.items() if name not in inner}
         gradient = self.balancer.gradient(others, weights, passed.audio_hat)
         beside = losses.weigh(inner, weights)
@@ -246,7 +256,8 @@ class Trainer:
             state["adversary"] = self.adversary.state_dict()
         if self.balancer is not None:
             state["balancer"] = self.balancer.state_dict()
-        return state
+        heads = self._kept_heads if self.heads is None else self.heads.state_dict()
+        return state if heads is None else state | {"heads": heads}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave. What the recipe has and the state has not begins afresh."""
@@ -261,6 +272,24 @@ class Trainer:
             self.adversary.load_state_dict(state["adversary"])
         if self.balancer is not None and "balancer" in state:
             self.balancer.load_state_dict(state["balancer"], self.device)
+        self._kept_heads = state.get("heads")
+
+    def begin_heads(self, labels: Labels | None) -> list[str]:
+        """Make the recipe's heads for the labels of the data, as they were in the state that was loaded; for the log.
+
+        Raises:
+            TrainError: the state's heads had other labels.
+        """
+        config = self.recipe.heads
+        if not config.wanted or labels is None:
+            return []
+        optim, seed = self.recipe.optim, self.recipe.run.seed
+        dim = self.recipe.model.latent_dim - self.network.bottleneck.n_passed
+        self.heads = Heads(config, labels, dim=dim, optim=optim, seed=seed, device=self.device)
+        if self._kept_heads is not None:
+            self.heads.load_state_dict(self._kept_heads)
+        self.weights |= self.heads.weights
+        return self.heads.lines()
 
     def begin_from_teacher(self) -> str:
         """Take the teacher's weights for the parts that the recipe names; a line that says so.
@@ -311,8 +340,8 @@ def _pairs(learner: Learner) -> Any:
 
 def _check_crop(recipe: Recipe, delay: int) -> None:
     """Refuse a crop that is shorter than the longest window of losses and discriminators."""
-    windows: tuple[int, ...] = losses.MEL_WINDOWS
-    if recipe.adversary.start_step >= 0 and "stft" in recipe.adversary.kinds:
+    windows: tuple[int, ...] = recipe.mels.windows or losses.MEL_WINDOWS
+    if recipe.adversary.start_step >= 0 and {"stft", "band"} & set(recipe.adversary.kinds):
         windows += recipe.adversary.windows
     length = round(recipe.data.crop * recipe.model.sample_rate / recipe.model.hop_length) * recipe.model.hop_length
     if length - delay < max(windows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -10,13 +11,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codec.cli.batch import AUDIO_SUFFIXES, find, print_failures
-from codec.cli.evaluate import choose_metrics, find_files, make_folder, parse_codebooks, show_progress
-from codec.cli.options import DeviceOption, EngineChoice, EngineOption, QuietOption
+from codec.cli.batch import print_failures
+from codec.cli.evaluate import (
+    choose_metrics,
+    find_files,
+    find_groups,
+    find_noise,
+    make_folder,
+    parse_codebooks,
+    show_progress,
+)
+from codec.cli.options import (
+    ByOption,
+    DeviceOption,
+    EngineChoice,
+    EngineOption,
+    ManifestOption,
+    NoiseOption,
+    QuietOption,
+    ReferenceOption,
+    SnrOption,
+)
 from codec.errors import CodesError, ConfigError
 
 if TYPE_CHECKING:
-    from codec.quality.compare import Comparison, NoiseOptions
+    from codec.quality.compare import Comparison
     from codec.quality.systems import System
 
 WIDE = 240  # columns of a table in a pipe, which has no width; rich would fold the numbers
@@ -26,15 +45,16 @@ def compare(
     models: Annotated[list[str], typer.Argument(help="Embedded models' names, or model folders.")],
     data: Annotated[str, typer.Option(help="Folder of audio files, glob pattern, or one file.")],
     peers: Annotated[str, typer.Option(help="Such as opus,codec2; also opus-tools, opus-package.")] = "",
+    up_to: Annotated[float, typer.Option(help="Leave out what peers and Lyra do above so many kbit/s.")] = math.inf,
     lyra: Annotated[Path | None, typer.Option(help="Folder with Lyra v2's three .tflite files.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for comparison.csv, .json, .html and curve.svg.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.csv, .json, .md, .html, curve.svg.")] = None,
     metrics: Annotated[str | None, typer.Option(help="As for codec eval; all: every one that is installed.")] = None,
     codebooks: Annotated[str | None, typer.Option(help="How many each model decodes with, such as 2,4,8.")] = None,
-    snr: Annotated[float | None, typer.Option(help="Mix noise in at so many dB; with --noise.")] = None,
-    noise: Annotated[str, typer.Option(help="Folder of noise recordings; with --snr.")] = "",
-    reference: Annotated[str, typer.Option(help="With noise, judge against the noisy or the clean speech.")] = "noisy",
-    manifest: Annotated[Path | None, typer.Option(help="CSV with a column path, for --by.")] = None,
-    by: Annotated[str, typer.Option(help="Column of the manifest: one more table per value.")] = "",
+    snr: SnrOption = None,
+    noise: NoiseOption = "",
+    reference: ReferenceOption = "noisy",
+    manifest: ManifestOption = None,
+    by: ByOption = "",
     examples: Annotated[int, typer.Option(min=0, help="Files to hear and see in comparison.html.")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, spread evenly.")] = None,
     engine: EngineOption = EngineChoice.AUTO,
@@ -42,8 +62,6 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Race models against each other, Opus, Codec2 and Lyra: true bitrate, quality with intervals, speed, latency."""
-    if (manifest is None) != (not by):
-        raise typer.BadParameter("--manifest and --by go together: --manifest files.csv --by language")
     files = find_files(data)
     judges = choose_metrics(metrics)
     from codec.quality import compare as comparison
@@ -52,9 +70,8 @@ def compare(
     if limit is not None:
         names = list(files)
         files = {names[i]: files[names[i]] for i in spread(len(names), limit)}
-    groups = comparison.read_groups(manifest, by, files) if manifest is not None else None
-    mixed = _noise_options(snr, noise, reference)
-    systems = _open_systems(models, parse_codebooks(codebooks), peers, lyra, engine.value, device)
+    groups, mixed = find_groups(manifest, by, files), find_noise(snr, noise, reference)
+    systems = _open_systems(models, parse_codebooks(codebooks), (peers, lyra, up_to), engine.value, device)
     if out is not None:
         make_folder(out)  # now, not after an hour's work
     with show_progress(len(files), quiet=quiet) as progress:
@@ -75,33 +92,23 @@ def compare(
 
 
 def _open_systems(
-    models: list[str], counts: tuple[int, ...], peers: str, lyra: Path | None, engine: str, device: str
+    models: list[str], counts: tuple[int, ...], others: tuple[str, Path | None, float], engine: str, device: str
 ) -> list[System]:
     from codec.api import load
-    from codec.quality.compare import model_system
+    from codec.quality.compare import gmacs_of, model_system
     from codec.quality.lyra import lyra as open_lyra
     from codec.quality.peers import open_peers
 
+    peers, lyra, up_to = others
     try:
-        systems = [model_system(load(model, engine=engine, device=device), counts) for model in models]
-        systems += open_peers([name.strip() for name in peers.split(",")] if peers else [])
+        systems = [
+            model_system(load(model, engine=engine, device=device), counts, gmacs=gmacs_of(model)) for model in models
+        ]
+        systems += open_peers([name.strip() for name in peers.split(",")] if peers else [], up_to=up_to)
+        systems += [] if lyra is None else [open_lyra(lyra, up_to=up_to)]
     except (CodesError, ConfigError) as error:
         raise typer.BadParameter(str(error)) from None
-    return systems if lyra is None else [*systems, open_lyra(lyra)]
-
-
-def _noise_options(snr: float | None, noise: str, reference: str) -> NoiseOptions | None:
-    if (snr is None) != (not noise):
-        raise typer.BadParameter("--snr and --noise go together: --snr 10 --noise noises/")
-    if snr is None:
-        return None
-    from codec.quality.compare import NoiseOptions
-
-    found = tuple(path for path, _ in find(noise, AUDIO_SUFFIXES) if path is not None)
-    try:
-        return NoiseOptions(found, snr, reference)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
+    return systems
 
 
 def _print(result: Comparison) -> None:

@@ -7,14 +7,27 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codec.cli.batch import AUDIO_SUFFIXES, find, print_failures
-from codec.cli.options import DeviceOption, EngineChoice, EngineOption, QuietOption
-from codec.errors import CodecError, CodesError
+from codec.cli.options import (
+    ByOption,
+    DeviceOption,
+    EngineChoice,
+    EngineOption,
+    ManifestOption,
+    NoiseOption,
+    QuietOption,
+    ReferenceOption,
+    SnrOption,
+)
+from codec.errors import CodecError, CodesError, ConfigError
 from codec.files import describe_os_error
+
+if TYPE_CHECKING:
+    from codec.quality.noise import NoiseOptions
 
 
 def evaluate(
@@ -25,6 +38,11 @@ def evaluate(
     metrics: Annotated[
         str | None, typer.Option(help="Such as pesq,stoi,dnsmos,dwer; all: every one whose packages are installed.")
     ] = None,
+    snr: SnrOption = None,
+    noise: NoiseOption = "",
+    reference: ReferenceOption = "noisy",
+    manifest: ManifestOption = None,
+    by: ByOption = "",
     examples: Annotated[int, typer.Option(min=0, help="Files to hear and see in report.html.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many files, spread evenly.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that score; leave one core to the codec.")] = 1,
@@ -42,6 +60,7 @@ def evaluate(
     if limit is not None:
         names = list(files)
         files = {names[i]: files[names[i]] for i in evaluation.spread(len(names), limit)}
+    groups, mixed = find_groups(manifest, by, files), find_noise(snr, noise, reference)
     loaded = load(model, engine=engine.value, device=device)
     try:
         for count in counts:
@@ -57,6 +76,8 @@ def evaluate(
             files,
             codebooks=counts,
             metrics=judges,
+            groups=groups,
+            noise=mixed,
             examples=examples,
             jobs=jobs,
             progress=progress,
@@ -67,7 +88,10 @@ def evaluate(
     from codec.quality import report
 
     # A pipe has no width; rich would take 80 columns and fold the numbers.
-    Console(width=None if sys.stdout.isatty() else 240).print(report.table(result))
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    console.print(report.table(result))
+    for group in result.grouped():
+        console.print(report.table(result, group=group))
     if out is not None:
         for path in report.write_report(out, result):
             typer.echo(str(path), err=True)
@@ -98,7 +122,6 @@ def choose_metrics(text: str | None) -> tuple[str, ...]:
         typer.BadParameter: a name that is unknown.
         MissingExtraError: a metric asked for by name, and its packages are not installed.
     """
-    from codec.errors import ConfigError
     from codec.quality.judges import DEFAULT, check_installed, installed
 
     if text == "all":
@@ -125,6 +148,44 @@ def find_files(data: str) -> dict[str, Path]:
     if not files or not data:
         raise typer.BadParameter(f"{data or 'an empty name'}: no file ending in {', '.join(AUDIO_SUFFIXES)} there")
     return files
+
+
+def find_groups(manifest: Path | None, by: str, files: dict[str, Path]) -> dict[str, str] | None:
+    """`--manifest` and `--by` to each file's group by its name; None without them.
+
+    Raises:
+        typer.BadParameter: one without the other, or no such column.
+        CodecError: the manifest cannot be read.
+    """
+    if (manifest is None) != (not by):
+        raise typer.BadParameter("--manifest and --by go together: --manifest files.csv --by language")
+    if manifest is None:
+        return None
+    from codec.quality.noise import read_groups
+
+    try:
+        return read_groups(manifest, by, files)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def find_noise(snr: float | None, noise: str, reference: str) -> NoiseOptions | None:
+    """`--snr`, `--noise` and `--reference` to what is mixed in; None without them.
+
+    Raises:
+        typer.BadParameter: one without the other, no audio there, or an unknown reference.
+    """
+    if (snr is None) != (not noise):
+        raise typer.BadParameter("--snr and --noise go together: --snr 10 --noise noises/")
+    if snr is None:
+        return None
+    from codec.quality.noise import NoiseOptions
+
+    found = tuple(path for path, _ in find(noise, AUDIO_SUFFIXES) if path is not None)
+    try:
+        return NoiseOptions(found, snr, reference)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def make_folder(out: Path) -> None:

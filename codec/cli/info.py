@@ -39,6 +39,7 @@ def info(
 def describe(path: Path, model: str | None = None) -> dict[str, Any]:
     """The facts of one file. Raises: CodesFileError; ModelError where the prior that packs it is not here."""
     from codec import codesfile  # numpy: not for --help
+    from codec.codesfile.condition import condition_of
     from codec.files import describe_os_error
     from codec.hub import find_model
 
@@ -51,6 +52,7 @@ def describe(path: Path, model: str | None = None) -> dict[str, Any]:
     except OSError as error:
         raise CodesFileError(f"{path}: {describe_os_error(error)}") from None
     n_samples = n_frames * header.hop_length if reader.n_samples is None else reader.n_samples
+    condition = condition_of(header.sections, header.channels)
     size = path.stat().st_size
     duration = n_samples / header.sample_rate
     return {
@@ -69,6 +71,7 @@ def describe(path: Path, model: str | None = None) -> dict[str, Any]:
         "duration": duration,
         "size_bytes": size,
         "prior": header.prior_id or None,
+        "condition": None if condition is None else condition.shape[1],
         "sections": sorted(header.sections),
         "damage": list(reader.warnings),
     }

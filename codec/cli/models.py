@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codec.errors import ModelError
 
 if TYPE_CHECKING:
-    from codec.config import ModelInfo
     from codec.hub.registry import Entry
+    from codec.modelfolder import ModelFolder
 
 
 def models(
@@ -27,29 +27,39 @@ def models(
     failed = False
     for name, path in shown:
         try:
-            info = read_model(path).info
+            folder = read_model(path)
         except ModelError as error:
             typer.echo(f"codec: {error}", err=True)
             failed = True
             continue
-        typer.echo(json.dumps(to_dict(info) | {"load": name, "here": True}) if as_json else describe(name, info))
+        facts = to_dict(folder.info) | {"load": name, "here": True, "extra": extra_of(folder)}
+        typer.echo(json.dumps(facts) if as_json else describe(name, folder))
     known = registry().values() if remote else ()
-    entries = [entry for entry in known if entry.system != "codec" or not is_here(entry)]
+    entries = [entry for entry in known if not is_here(entry)]
     for entry in entries:
-        facts: dict[str, Any] = to_dict(entry) | {"load": entry.name, "here": is_here(entry)}
+        facts = to_dict(entry) | {"load": entry.name, "here": False}
         typer.echo(json.dumps(facts) if as_json else describe_remote(entry))
     if remote and not entries and not as_json:
         typer.echo("no other known models; hf://org/repo@revision loads any model of this format from a hub")
     raise typer.Exit(1 if failed else 0)
 
 
-def describe(name: str, info: ModelInfo) -> str:
+def extra_of(folder: ModelFolder) -> str | None:
+    """The extra of neural-codec without which a model that is here does not run."""
+    from codec.engine import is_wrapped
+
+    return "interop" if is_wrapped(folder) else None if folder.has_graphs else "torch"
+
+
+def describe(name: str, folder: ModelFolder) -> str:
     """One line of a model that is here."""
+    info, extra = folder.info, extra_of(folder)
     rates = ", ".join(f"{info.bitrate_of(count) / 1000:g}" for count in info.prefixes)
     return (
         f"{name}: {info.sample_rate} Hz, {info.frame_rate:g} frames/s, up to {info.codebooks} codebooks of "
         f"{info.codebook_size}, {rates} kbit/s, latency {info.latency * 1000:g} ms, "
-        f"{sum(info.parameters.values()) / 1e6:.1f} M parameters, {info.licence}, weights {info.weights_hash[:12]}"
+        f"{sum(info.parameters.values()) / 1e6:.1f} M parameters, {info.licence or 'licence not stated'}, "
+        f"weights {info.weights_hash[:12]}{f', needs neural-codec[{extra}]' if extra else ''}"
     )
 
 
@@ -64,7 +74,15 @@ def describe_remote(entry: Entry) -> str:
         f"revision {entry.revision}" if entry.revision else "",
         size,
         entry.licence or "licence not stated",
-        f"model.json {entry.sha256[:12]}" if entry.sha256 else "no hash stated: recorded at the first download",
+        stated_hash(entry),
         f"needs neural-codec[{entry.extra}]" if entry.extra else "",
     ]
     return f"{entry.name}: {', '.join(part for part in parts if part)}"
+
+
+def stated_hash(entry: Entry) -> str:
+    """What a public source says of a model's SHA-256: of its model.json, or the first digits of its files'."""
+    stated = [f"{place} {digest[:12]}" for place, digest in (entry.files or {}).items() if digest is not None]
+    if entry.sha256 is not None:
+        stated.append(f"model.json {entry.sha256[:12]}")
+    return ", ".join(stated) or "no hash stated: recorded at the first download"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,11 @@ EngineOption = Annotated[
     typer.Option("--engine", help="onnx, onnx-int8 (fast streams), torch, or auto: onnx where the model ships graphs."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+SnrOption = Annotated[float | None, typer.Option(help="Mix noise in at so many dB; with --noise.")]
+NoiseOption = Annotated[str, typer.Option(help="Folder of noise recordings; with --snr.")]
+ReferenceOption = Annotated[str, typer.Option(help="With noise, judge against the noisy or the clean speech.")]
+ManifestOption = Annotated[Path | None, typer.Option(help="CSV with a column path, for --by.")]
+ByOption = Annotated[str, typer.Option(help="Column of the manifest: one more table per value.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 

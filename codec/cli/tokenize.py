@@ -52,6 +52,13 @@ def tokenize(
         ModeChoice, typer.Option(help="block: throughput. frame: as a live stream would.")
     ] = ModeChoice.BLOCK,
     output: Annotated[OutputChoice, typer.Option("--format", "-f", help="What the shards are.")] = OutputChoice.PARQUET,
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:OPTION=N]",
+            help="How codes are written: parallel, frame, codebook, delay, coarse, semantic, multirate, depth.",
+        ),
+    ] = "parallel",
     shard_hours: Annotated[float, typer.Option(help="Hours of audio in a shard.")] = 1.0,
     dedupe: Annotated[
         bool, typer.Option("--dedupe", help="Leave out files with the same bytes as one before.")
@@ -60,7 +67,12 @@ def tokenize(
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Only this part of the shards, 0/N to N-1/N: one a machine.")
     ] = "0/1",
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as there are cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; as many as there are cores, one on an accelerator.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(help="Utterances in one padded batch, for accelerators; a few codes differ from rows alone.")
+    ] = 1,
     engine: Annotated[EngineChoice, typer.Option(help="ray: workers on a Ray cluster.")] = EngineChoice.AUTO,
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one on this machine if left out.")] = None,
     device: DeviceOption = "cpu",
@@ -79,7 +91,7 @@ def tokenize(
 
     options = Options(
         model, codebooks, rate, mode.value, output.value, shard_hours, dedupe, root,
-        (int(match[1]), int(match[2])), workers, engine.value, device, address,
+        (int(match[1]), int(match[2])), workers, engine.value, device, address, layout, batch,
     )  # fmt: skip
     with open_meter(quiet=quiet) as meter:
         summary = run(
@@ -90,6 +102,8 @@ def tokenize(
         parts.append(f"{summary.seconds / 3600:.3f} h")
         parts += [f"{summary.n_failures} failed (failures.jsonl)"] if summary.n_failures else []
         parts += [f"{summary.n_duplicates} duplicates left out"] if summary.n_duplicates else []
+        if summary.agreement is not None:
+            parts.append(f"batches of {batch}: {summary.agreement:.3%} of compared codes are those of rows run alone")
         typer.echo(f"{out}: {', '.join(parts)}{meter.final()}", err=True)
 
 

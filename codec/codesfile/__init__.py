@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.codesfile import packing
+from codec.codesfile.condition import SECTION
 from codec.codesfile.packed import block_v2, header_bytes_v2
 from codec.codesfile.packing import Codes, Header
 from codec.codesfile.prior import Prior
@@ -252,11 +253,16 @@ def append(path: str | os.PathLike[str], *, priors: Sequence[Path] = ()) -> Writ
     is closed; a last block that is partly filled is then written again with the new frames behind its own. `close`
     wants the number of samples of the whole file.
 
-    Raises: CodesFileError for a damaged or truncated file; OSError when it cannot be opened for writing.
+    Raises: CodesFileError for a damaged or truncated file, or one with a condition (clause 2.5); OSError when it cannot
+        be opened for writing.
     """
     file = open(path, "r+b")  # noqa: SIM115 - the writer closes it
     try:
         reader = Reader(file, name=os.fspath(path), priors=priors)
+        if SECTION in reader.header.sections:
+            raise CodesFileError(
+                f"{reader.name}: its {SECTION} stands for the recording as it is; encode the longer one"
+            )
         per_block, n_frames = reader.header.frames_per_block, reader.require_n_frames()
         last = reader.read_frames(max(0, n_frames - 1) // per_block * per_block, n_frames)
         n_blocks, n_pending = divmod(n_frames, per_block)

@@ -22,6 +22,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
+from codec.codesfile.condition import condition_of
 from codec.errors import CodesError, CodesFileError
 
 MAGIC = b"\xc0des"  # 0xC0 never occurs in UTF-8: no text file can begin like this
@@ -63,7 +64,7 @@ class Header:
     divisors: tuple[int, ...] = ()  # codebook q stores one code for each divisors[q] frames; default all 1
     channels: int = 1
     frames_per_block: int = 0  # frames; a multiple of every divisor, at most two seconds; default about one second
-    sections: Mapping[str, bytes] = field(default_factory=dict, hash=False)  # name -> bytes, e.g. a speaker vector
+    sections: Mapping[str, bytes] = field(default_factory=dict, hash=False)  # name -> bytes
     prior_id: str = ""  # version 2: 8 hexadecimal digits of the prior that the codes are packed with; "" is version 1
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class Header:
             raise CodesError(f"header: a field has a wrong type: {error}") from None
         _check_names(self)
         _check_numbers(self)
+        condition_of(self.sections, self.channels)
         if self.frames_per_block == 0:
             group = math.lcm(*self.divisors)
             # The nearest whole number of groups, in integers: floats would overflow on a hostile set of divisors.
@@ -247,8 +249,7 @@ def header_bytes(header: Header) -> bytes:
     body += [varint(value) for value in (header.sample_rate, header.hop_length, header.channels, len(runs))]
     body += [varint(value) for _, *run in runs for value in run]
     body += [varint(header.frames_per_block), varint(len(header.sections))]
-    for name in sorted(name.encode() for name in header.sections):
-        data = header.sections[name.decode()]
+    for name, data in ((text.encode(), data) for text, data in header.sections.items()):  # sorted by Header
         body += [varint(len(name)), name, varint(len(data)), data]
     fields = b"".join(body)
     if len(fields) > MAX_HEADER_BYTES:

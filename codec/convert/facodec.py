@@ -23,7 +23,7 @@ from codec.convert.state import (
 from codec.errors import ModelError
 from codec.network import Network
 
-LICENCE = "MIT"  # of Amphion's code; it names no other for the weights
+LICENCE = "Apache-2.0"  # of the weights, as their card on the hub says
 FILES = ("ns3_facodec_encoder.bin", "ns3_facodec_decoder.bin")
 HEADS = 4  # of the transformer's attention; no tensor tells them
 

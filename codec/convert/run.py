@@ -14,7 +14,7 @@ import numpy as np
 from codec.api import Model
 from codec.audiowriter import write
 from codec.convert.build import convert_checkpoint
-from codec.engine import open_engine
+from codec.engine import is_wrapped, open_engine
 from codec.errors import ModelError
 from codec.export.folder import write_folder
 from codec.golden import shaped_noise
@@ -42,16 +42,27 @@ def convert(source: Path, target: Path, kind: str, say: Say, *, name: str = "", 
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target}: something lies there; give a new folder")
-    converted = convert_checkpoint(source, kind)
-    folder = write_folder(
-        target, name or target.name, converted.config, converted.weights, licence=converted.licence, half=False
-    )
-    counts = folder.info.parameters
-    say(f"{target}: {len(converted.weights)} tensors, {sum(counts.values()):,} numbers, nothing left over")
+    folder = _write(source, target, kind, name or target.name)
+    say(f"{target}: {sum(folder.info.parameters.values()):,} numbers, nothing left over")
     say(check_runs(folder))
-    if graphs:
+    if graphs and not is_wrapped(folder):
         say(_add_graphs(folder))
     return read_model(target)
+
+
+def _write(source: Path, target: Path, kind: str, name: str) -> ModelFolder:
+    """The folder with our network, or with the weights as they are for a class of transformers."""
+    if kind == "hf":
+        try:
+            from codec.convert import wrapped  # transformers: only where its models are
+        except ModuleNotFoundError as error:
+            if error.name != "transformers":
+                raise
+        else:
+            if wrapped.is_wrapped(source):
+                return wrapped.wrap(source, target, name)
+    converted = convert_checkpoint(source, kind)
+    return write_folder(target, name, converted.config, converted.weights, licence=converted.licence, half=False)
 
 
 def check_runs(folder: ModelFolder) -> str:
@@ -60,7 +71,7 @@ def check_runs(folder: ModelFolder) -> str:
     Raises:
         ModelError: audio that is not finite or of another length.
     """
-    model = Model(folder.info, open_engine(folder, engine="torch"))
+    model = Model(folder.info, open_engine(folder, engine="auto"))
     audio = shaped_noise(folder.info.sample_rate, SECONDS)
     codes = model.encode(audio)
     audio_hat = model.decode(codes)

@@ -133,7 +133,8 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> State:
             direction = other.format(*match.groups()) if match else ""
             if match and direction in state:
                 g, v = folded.pop(key).float(), folded.pop(direction).float()
-                norm = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.ndim - 1))
+                # Sums in double precision, then rounded: the weights, and their hash, are the same on every machine.
+                norm = v.double().flatten(1).norm(dim=1).float().view(-1, *[1] * (v.ndim - 1))
                 folded[result.format(*match.groups())] = v * (g / norm)
     return folded
 

@@ -12,7 +12,7 @@ import numpy as np
 from codec.api import Model, load
 from codec.corpus.plan import Plan, ShardPlan, read_plan
 from codec.corpus.reading import Reader
-from codec.corpus.rows import valid
+from codec.corpus.rows import open_layout, to_codes, valid
 from codec.corpus.run import FAILURES, read_index
 from codec.corpus.shard import checksum_of, read_done
 from codec.corpus.sinks import read_rows
@@ -70,6 +70,9 @@ def _check(folder: Path, model_name: str | None) -> Iterator[Check]:
     agrees = (said == found or whole != good) and lines == n_failures
     text = f"{found[0]} rows, {found[1]} samples, {lines} failures"
     yield Check("counts", "pass" if agrees else "miss", text, f"== {said[0]}, {said[1]}, {said[2]}")
+    if (share := index.get("agreement")) is not None:
+        text = f"{share:.3%} of {index['n_compared']} codes are those of rows run alone"
+        yield Check(f"batches of {index['batch']}", "pass" if share >= MIN_CODES else "miss", text, CODES_BAR)
     try:
         model = load(model_name or index["model"])
         if model.info.weights_hash != index["weights_hash"]:
@@ -99,10 +102,13 @@ def _check_rows(folder: Path, plan: Plan, shard: ShardPlan, index: dict[str, Any
     wanted = (valid(item.id) for item in plan.items(shard) if item.id not in failed)
     sizes = np.asarray(index["codebook_sizes"])[:, None]
     try:
+        layout = open_layout(index["layout"], index["codebook_sizes"])
         for row in read_rows(plan.settings.output, folder / plan.name(shard)):
-            codes = row["codes"]
             if row["id"] != next(wanted, None):
                 return f"{row['id']} is not the planned utterance"
+            if row["layout"] != index["layout"]:
+                return f"{row['id']}: layout {row['layout']}, the index says {index['layout']}"
+            codes = to_codes(row, layout)
             if codes.shape[0] != index["codebooks"] or (codes >= sizes).any():
                 return f"{row['id']}: codes out of range"
             if codes.shape[1] * index["hop_length"] < row["num_samples"]:
@@ -153,7 +159,8 @@ def _pick(folder: Path, plan: Plan, shard: ShardPlan, at: int) -> tuple[Utteranc
 
 
 def _compare(item: Utterance, row: dict[str, Any], audio: Any, model: Model, plan: Plan) -> Iterator[Check]:
-    codes = row["codes"].astype(np.int64)
+    layout = open_layout(row["layout"], model.info.codebook_sizes[: plan.settings.codebooks])
+    codes = to_codes(row, layout).astype(np.int64)
     again = model.encode(audio, codebooks=plan.settings.codebooks, mode=plan.settings.mode)
     same = again.data.shape == codes.shape and again.n_samples == row["num_samples"]
     share = codes_agreement(codes, again.data) if same else 0.0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from codec.corpus.reading import Reader
+from codec.corpus.rows import PARALLEL
 from codec.corpus.sources import list_utterances
 from codec.corpus.utterance import Utterance, from_line, passed_name, to_line
 from codec.errors import CorpusError
@@ -45,6 +46,8 @@ class Settings:
         codebooks: codebooks in use.
         mode: block or frame.
         engine: onnx or torch; their codes agree to 99.9 % and more, not always to the last one.
+        layout: how codes are written.
+        batch: utterances that go through the network together.
     """
 
     source: str
@@ -57,6 +60,8 @@ class Settings:
     codebooks: int
     mode: str
     engine: str
+    layout: str = PARALLEL
+    batch: int = 1
 
 
 @dataclass(frozen=True)

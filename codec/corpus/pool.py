@@ -140,6 +140,7 @@ def _serve(job: Job, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
     _end_with(os.getppid())
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not imported yet; a core is one worker's
     try:
         model = load(job.model, engine=job.engine, device=job.device)
         if model.info.weights_hash != job.facts.info.weights_hash:

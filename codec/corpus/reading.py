@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Generator
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from codec.audio import Audio, AudioReader, Channels
 from codec.corpus.archives import import_parquet
 from codec.corpus.utterance import Place, Utterance
-from codec.errors import AudioError
+from codec.errors import AudioError, CodecError, CorpusError
 from codec.files import describe_os_error
 
 CHUNK = 4.0  # seconds that one chunk brings; a few of them wait for the network, so memory stays flat
+AHEAD = 8  # chunks that wait for the network: 2 MB of 16 kHz audio
 
 
 class Reader:
@@ -94,3 +98,79 @@ class _Named(io.BytesIO):
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)
         self.name = name
+
+
+class ReadAhead:
+    """Reads, decodes and resamples on a thread of its own, some chunks ahead of the network."""
+
+    def __init__(
+        self,
+        items: Iterable[Utterance],
+        sample_rate: int,
+        *,
+        skip: Mapping[int, str] | None = None,
+        is_careful: bool = False,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            items: what to read, in order; taken on the thread.
+            sample_rate: of the chunks, Hz.
+            skip: items by their number that are not to be read, and why.
+            is_careful: read nothing ahead: an item only when it is asked for.
+        """
+        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._skip, self._is_careful = skip or {}, is_careful
+        self._ended, self._asked = threading.Event(), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._read, args=(items, sample_rate), daemon=True)
+        self._thread.start()
+
+    def items(self) -> Iterator[Utterance]:
+        """The utterances; `chunks` gives the audio of the last one and must be used up before the next."""
+        self._asked.release()
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            self._asked.release()
+
+    def chunks(self) -> Iterator[Audio]:
+        """Chunks (1, t). Raises: AudioError: bad audio."""
+        while (chunk := self._queue.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._asked.release()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._queue.get(timeout=0.01)
+
+    def _read(self, items: Iterable[Utterance], sample_rate: int) -> None:
+        try:
+            reader = Reader(sample_rate)
+            for number, item in enumerate(items):
+                if self._is_careful:
+                    self._asked.acquire()
+                if self._ended.is_set():
+                    return
+                self._queue.put(item)
+                reason = self._skip.get(number)
+                self._queue.put(self._read_one(reader, item) if reason is None else CorpusError(reason))
+            self._queue.put(None)
+        except BaseException as error:  # whatever it is, the network's thread must hear of it
+            self._queue.put(error)
+
+    def _read_one(self, reader: Reader, item: Utterance) -> CodecError | None:
+        try:
+            with contextlib.closing(reader.chunks(item)) as chunks:
+                for chunk in chunks:
+                    self._queue.put(chunk)
+                    if self._ended.is_set():
+                        return None
+        except CodecError as error:
+            return error
+        return None

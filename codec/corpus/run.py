@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from codec.api import choose_codebooks, load
+from codec.corpus.encoding import check_batches
 from codec.corpus.plan import Plan, Settings, open_plan, remove_leftovers, write_json
 from codec.corpus.pool import Finished, Progress, run_pool
-from codec.corpus.rows import RunFacts
+from codec.corpus.rows import PARALLEL, RunFacts, choose_layout
 from codec.corpus.shard import DONE, Done, Job, Work, read_done
 from codec.corpus.sinks import describe
-from codec.errors import CorpusError
+from codec.errors import CorpusError, ModelError
 from codec.files import atomic_path
 from codec.hub import DEFAULT, find_model
 
@@ -48,10 +49,13 @@ class Options:
         dedupe: leave out what has the same bytes as something before it; reads the corpus once more.
         root: where relative paths of a manifest start.
         part: (i, n): only each n-th shard, from number i on; for machines that share the folder.
-        workers: processes; the number of cores when None.
+        workers: processes; when None the number of cores, one on an accelerator.
         engine: auto, onnx, torch; or ray, onnx on the actors of a Ray cluster.
         device: cpu, cuda or mps.
         address: of the Ray cluster; one on this machine when None.
+        layout: how codes are written: one of `codec.tokens.LAYOUTS`, its options behind it.
+        batch: utterances that go through the network together; more than 1 gives up that each row's codes are exactly
+            those that it has alone, for the speed of accelerators.
     """
 
     model: str = DEFAULT
@@ -67,6 +71,8 @@ class Options:
     engine: str = "auto"
     device: str = "cpu"
     address: str | None = None
+    layout: str = PARALLEL
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Summary:
         seconds: of audio in all finished shards.
         n_shards, n_done: of the plan, and finished.
         n_before: of those finished, how many were there when this run began.
+        agreement: with batches, the share of compared codes that are those of rows run alone; None without.
     """
 
     n_rows: int
@@ -87,6 +94,7 @@ class Summary:
     n_shards: int
     n_done: int
     n_before: int
+    agreement: float | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -121,23 +129,33 @@ def tokenize(
     """
     _check(options)
     model = load(options.model, engine="auto" if options.engine == "ray" else options.engine, device=options.device)
+    if model.info.condition:  # and a row of codes alone could not be decoded
+        raise ModelError(
+            f"{model.info.name}: each item needs a vector of its whole signal beside the codes, which shards do not "
+            "hold; use codec encode, whose files hold it"
+        )
     codebooks = choose_codebooks(model.info, codebooks=options.codebooks, bitrate=options.bitrate)
+    check_batches(model.info, options.batch)
+    layout = choose_layout(options.layout, model.info, codebooks)
     # Absolute, links as they are: a run may go on from another folder, or on another machine.
     root = None if options.root is None else os.path.abspath(options.root)
     settings = Settings(
         os.path.abspath(source), root, options.output, options.shard_hours, options.dedupe,
-        model.info.name, model.info.weights_hash, codebooks, options.mode, model.engine.name,
+        model.info.name, model.info.weights_hash, codebooks, options.mode, model.engine.name, layout,
+        options.batch,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder, options.part):
         if options.part[1] == 1 and options.engine != "ray":
             remove_leftovers(folder)
         plan = open_plan(folder, settings, say)
-        facts = RunFacts(model.info, codebooks, options.mode, plan.fields)
+        facts = RunFacts(model.info, codebooks, options.mode, plan.fields, layout, options.batch)
         path = str(Path(find_model(options.model)).resolve())
         job = Job(str(folder.resolve()), options.output, path, model.engine.name, options.device, facts)
         if plan_only:
             return write_index(plan, facts)
+        if options.batch > 1:
+            say(f"batches of {options.batch}: for speed; a few codes may differ from those of rows run alone")
         return _make(plan, job, options, say, begin, progress)
 
 
@@ -178,7 +196,9 @@ def _run(job: Job, works: list[Work], options: Options, progress: Progress, fini
 
         run_ray(job, works, options.workers, options.address, progress, finished)
     else:
-        run_pool(job, works, options.workers or count_cores(), progress, finished)
+        # An accelerator has room for one batch at a time, whatever the cores.
+        n_workers = options.workers or (count_cores() if options.device == "cpu" else 1)
+        run_pool(job, works, n_workers, progress, finished)
 
 
 def count_cores() -> int:
@@ -204,7 +224,13 @@ def write_index(plan: Plan, facts: RunFacts, n_before: int = 0) -> Summary:
         len(plan.shards),
         len(dones),
         n_before,
+        _agreement(dones),
     )
+
+
+def _agreement(dones: list[Done]) -> float | None:
+    n_compared = sum(done.n_compared for done in dones)
+    return sum(done.n_equal for done in dones) / n_compared if n_compared else None
 
 
 def _write_index(plan: Plan, facts: RunFacts, dones: list[Done]) -> None:
@@ -231,6 +257,10 @@ def _write_index(plan: Plan, facts: RunFacts, dones: list[Done]) -> None:
         "n_samples": sum(done.n_samples for done in dones),
         "n_failures": sum(len(done.failures) for done in dones),
         "n_duplicates": plan.n_duplicates,
+        "batch": facts.batch,
+        "n_compared": sum(done.n_compared for done in dones),
+        "n_equal": sum(done.n_equal for done in dones),
+        "agreement": _agreement(dones),
         "shards": shards,
     }
     lines = (json.dumps(failure) + "\n" for done in dones for failure in done.failures)
@@ -258,6 +288,8 @@ def _check(options: Options) -> None:
         raise CorpusError(f"output {options.output!r}: use {', '.join(OUTPUTS)}")
     if not options.shard_hours > 0:
         raise CorpusError(f"shard-hours {options.shard_hours:g}: more than 0 is needed")
+    if options.output == "codes" and options.layout != PARALLEL:
+        raise CorpusError(f"layout {options.layout}: .codes files hold codes as they are; use another --format")
     if options.workers is not None and options.workers < 1:
         raise CorpusError(f"workers {options.workers}: 1 or more is needed")
 

@@ -1,4 +1,4 @@
-"""Make one shard: read its utterances ahead, run each alone through the network, write all of it or nothing.
+"""Make one shard: read its utterances ahead, run them through the network, write all of it or nothing.
 
 A shard is done when `done/NNNNNN.json` is there: its checksum, counts and failures. That file comes last.
 """
@@ -9,29 +9,22 @@ import contextlib
 import hashlib
 import json
 import os
-import queue
 import secrets
 import shutil
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from codec.api import Model
-from codec.audio import Audio
+from codec.corpus.encoding import Agreement, encode_alone, encode_batched
 from codec.corpus.plan import ShardPlan, read_items, write_json
-from codec.corpus.reading import Reader
-from codec.corpus.rows import Row, RunFacts, make_row
+from codec.corpus.reading import ReadAhead
+from codec.corpus.rows import RunFacts
 from codec.corpus.sinks import open_sink
-from codec.corpus.utterance import Utterance
-from codec.errors import CodecError, CorpusError, MissingExtraError
+from codec.errors import CodecError, CorpusError
 from codec.files import atomic_path, describe_os_error
 
 DONE = "done"
-AHEAD = 8  # chunks that wait for the network: 2 MB of 16 kHz audio
 
 Report = Callable[[int, float], None]  # rows done in this shard, seconds of audio of the last one
 
@@ -64,7 +57,8 @@ class Work:
         shard: which one.
         name: its file or folder.
         skip: utterances by their number in the shard that are not to be tried again, and why.
-        is_careful: read nothing ahead, so that a worker that dies was at the utterance after the last reported one.
+        is_careful: read nothing ahead and run each utterance alone, so that a worker that dies was at the utterance
+            after the last reported one.
     """
 
     shard: ShardPlan
@@ -84,6 +78,7 @@ class Done:
         n_rows: rows.
         n_samples: samples at the model's rate, of all rows.
         failures: `id`, `source` and `reason` of what could not be read.
+        n_compared, n_equal: with batches, codes that were compared with those of rows run alone, and equal ones.
     """
 
     name: str
@@ -92,6 +87,8 @@ class Done:
     n_rows: int
     n_samples: int
     failures: tuple[dict[str, str], ...]
+    n_compared: int = 0
+    n_equal: int = 0
 
 
 def done_path(folder: Path, number: int) -> Path:
@@ -126,10 +123,16 @@ def make_shard(model: Model, job: Job, work: Work, report: Report) -> Done:
     folder = Path(job.folder)
     failures: list[dict[str, str]] = []
     n_rows = n_samples = 0
+    agreement = Agreement()
     with _target(folder / work.name, is_folder=job.output in ("codes", "npy")) as path:
         with open_sink(job.output, path, job.facts) as sink:
-            rows = _encode(model, job, work)
-            with contextlib.closing(rows):
+            items = read_items(folder, work.shard)
+            ahead = ReadAhead(items, model.info.sample_rate, skip=work.skip, is_careful=work.is_careful)
+            batched = job.facts.batch > 1 and not work.is_careful
+            rows = (
+                encode_batched(model, job.facts, ahead, agreement) if batched else encode_alone(model, job.facts, ahead)
+            )
+            with contextlib.closing(ahead), contextlib.closing(rows):
                 for count, (item, row, reason) in enumerate(rows, 1):
                     if row is not None:
                         sink.append(row)
@@ -138,7 +141,7 @@ def make_shard(model: Model, job: Job, work: Work, report: Report) -> Done:
                         failures.append({"id": item.id, "source": item.place.label, "reason": reason})
                     report(count, item.seconds if row is None else row.n_samples / model.info.sample_rate)
         digest, size = checksum_of(path)
-    done = Done(work.name, digest, size, n_rows, n_samples, tuple(failures))
+    done = Done(work.name, digest, size, n_rows, n_samples, tuple(failures), agreement.n_compared, agreement.n_equal)
     done_path(folder, 0).parent.mkdir(exist_ok=True)
     write_json(done_path(folder, work.shard.number), asdict(done))
     return done
@@ -179,82 +182,3 @@ def _target(path: Path, *, is_folder: bool) -> Iterator[Path]:
         if isinstance(error, CodecError):
             raise
         raise CorpusError(f"{path}: cannot be written: {describe_os_error(error)}") from error
-
-
-def _encode(model: Model, job: Job, work: Work) -> Generator[tuple[Utterance, Row | None, str], None, None]:
-    """Each utterance of the shard with its row, or why there is none."""
-    ahead = _ReadAhead(Path(job.folder), work, model.info.sample_rate)
-    with contextlib.closing(ahead):
-        for item in ahead.items():
-            encoder = model.stream_encoder(codebooks=job.facts.codebooks, mode=job.facts.mode)
-            parts = []
-            try:
-                for chunk in ahead.chunks():
-                    parts.append(encoder.feed(chunk[0]))
-            except MissingExtraError:
-                raise
-            except CodecError as error:  # bad audio: noted, and the run goes on
-                yield item, None, str(error)
-                continue
-            parts.append(encoder.flush())
-            yield item, make_row(item, np.concatenate(parts, -1), encoder.n_samples, job.facts), ""
-
-
-class _ReadAhead:
-    """Reads, decodes and resamples on a thread of its own, some chunks ahead of the network."""
-
-    def __init__(self, folder: Path, work: Work, sample_rate: int) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
-        self._ended, self._work, self._asked = threading.Event(), work, threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._read, args=(folder, sample_rate), daemon=True)
-        self._thread.start()
-
-    def items(self) -> Iterator[Utterance]:
-        """The utterances; `chunks` gives the audio of the last one and must be used up before the next."""
-        self._asked.release()
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            self._asked.release()
-
-    def chunks(self) -> Iterator[Audio]:
-        """Chunks (1, t). Raises: AudioError: bad audio."""
-        while (chunk := self._queue.get()) is not None:
-            if isinstance(chunk, BaseException):
-                raise chunk
-            yield chunk
-
-    def close(self) -> None:
-        """End the thread."""
-        self._ended.set()
-        self._asked.release()
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._queue.get(timeout=0.01)
-
-    def _read(self, folder: Path, sample_rate: int) -> None:
-        try:
-            reader = Reader(sample_rate)
-            for number, item in enumerate(read_items(folder, self._work.shard)):
-                if self._work.is_careful:
-                    self._asked.acquire()
-                if self._ended.is_set():
-                    return
-                self._queue.put(item)
-                reason = self._work.skip.get(number)
-                self._queue.put(self._read_one(reader, item) if reason is None else CorpusError(reason))
-            self._queue.put(None)
-        except BaseException as error:  # whatever it is, the network's thread must hear of it
-            self._queue.put(error)
-
-    def _read_one(self, reader: Reader, item: Utterance) -> CodecError | None:
-        try:
-            with contextlib.closing(reader.chunks(item)) as chunks:
-                for chunk in chunks:
-                    self._queue.put(chunk)
-                    if self._ended.is_set():
-                        return None
-        except CodecError as error:
-            return error
-        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -44,18 +45,19 @@ class Sink(Protocol):
 
 
 class ParquetSink:
-    """A table; `codes` is a list of one list per codebook."""
+    """A table; `codes` is a list, or a list of lists, as the layout has them."""
 
     def __init__(self, path: Path, facts: RunFacts) -> None:
         parquet = import_parquet()
         self._schema, self._facts = make_schema(facts), facts
         self._rows: list[dict[str, Any]] = []
+        self._codes: list[Any] = []
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
 
     def append(self, row: Row) -> None:
         """As `Sink`."""
-        record = to_record(row, self._facts)
-        self._rows.append({"id": record.pop("id"), "codes": list(row.codes), **record})
+        self._rows.append(to_record(row, self._facts))
+        self._codes.append(row.codes)
         if len(self._rows) >= GROUP:
             self._flush()
 
@@ -73,8 +75,37 @@ class ParquetSink:
         import pyarrow as pa
 
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
+            at = self._schema.get_field_index("codes")
+            table = pa.Table.from_pylist(self._rows, self._schema.remove(at))
+            table = table.add_column(at, self._schema.field(at), _nested(self._codes))
+            self._writer.write_table(table.cast(self._schema))
+        self._rows, self._codes = [], []
+
+
+def _nested(arrays: list[Any]) -> Any:
+    """Arrays of as many dimensions as one Arrow array of nested lists."""
+    import pyarrow as pa
+
+    values = pa.array(np.concatenate([array.ravel() for array in arrays]))
+    for axis in reversed(range(arrays[0].ndim)):
+        counts = [np.full(math.prod(array.shape[:axis]), array.shape[axis]) for array in arrays]
+        offsets = np.concatenate(([0], np.cumsum(np.concatenate(counts)))).astype(np.int32)
+        values = pa.ListArray.from_arrays(offsets, values)
+    return values
+
+
+def _unnested(value: Any) -> Any:
+    """One row of nested lists as an array. Raises: ValueError: lists of different lengths."""
+    import pyarrow as pa
+
+    shape = [len(value)]
+    while pa.types.is_list(value.type):
+        lengths = value.value_lengths().to_numpy(zero_copy_only=False)
+        if len(lengths) and (lengths != lengths[0]).any():
+            raise ValueError("codes of different lengths in one row")
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+        value = value.flatten()
+    return value.to_numpy().reshape(shape)
 
 
 def make_schema(facts: RunFacts) -> Any:
@@ -83,9 +114,11 @@ def make_schema(facts: RunFacts) -> Any:
 
     types = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
     code = pa.uint16() if facts.dtype is np.uint16 else pa.uint32()
+    for _ in facts.arranger.step:
+        code = pa.list_(code)
     columns = {
         "id": pa.string(),
-        "codes": pa.list_(pa.list_(code)),
+        "codes": code,
         "layout": pa.string(),
         "sample_rate": pa.int32(),
         "num_samples": pa.int64(),
@@ -99,7 +132,7 @@ def make_schema(facts: RunFacts) -> Any:
 
 def describe(facts: RunFacts) -> dict[str, Any]:
     """What a language model needs to know of the codes; also in `index.json`."""
-    info = facts.info
+    info, ids = facts.info, facts.arranger.ids
     return {
         "model": info.name,
         "weights_hash": info.weights_hash,
@@ -109,12 +142,13 @@ def describe(facts: RunFacts) -> dict[str, Any]:
         "codebooks": facts.codebooks,
         "codebook_sizes": list(info.codebook_sizes[: facts.codebooks]),
         "mode": facts.mode,
-        "layout": "parallel",
+        "layout": facts.layout,
+        "vocabulary": {"shared": ids.shared, **ids.specials, "size": ids.size},
     }
 
 
 class TarSink:
-    """A WebDataset tar: `KEY.npy` with the codes (Q, F), `KEY.json` with the other columns."""
+    """A WebDataset tar: `KEY.npy` with the codes, `KEY.json` with the other columns."""
 
     def __init__(self, path: Path, facts: RunFacts) -> None:
         self._tar, self._facts = tarfile.open(path, "w:", format=tarfile.PAX_FORMAT), facts  # noqa: SIM115
@@ -177,7 +211,9 @@ def open_sink(output: str, path: Path, facts: RunFacts) -> Sink:
 
 
 def read_rows(output: str, path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a shard as dicts of its columns, `codes` an unsigned array (Q, F); one at a time.
+    """The rows of a shard as dicts of its columns; one at a time.
+
+    `codes` is an unsigned array as the layout has it; `codec.corpus.rows.to_codes` makes codes (Q, F) of it.
 
     Raises:
         CorpusError: damaged.
@@ -210,9 +246,10 @@ def npy_bytes(row: Row) -> bytes:
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     with import_parquet().ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name != "codes"]
         for batch in file.iter_batches(64):
-            for row in batch.to_pylist():
-                yield row | {"codes": np.asarray(row["codes"], np.int64).reshape(len(row["codes"]), -1)}
+            for row, codes in zip(batch.select(names).to_pylist(), batch.column("codes"), strict=True):
+                yield row | {"codes": _unnested(codes.values)}
 
 
 def _read_tar(path: Path) -> Iterator[dict[str, Any]]:

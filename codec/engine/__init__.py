@@ -17,6 +17,7 @@ Codes = NDArray[np.int64]
 State = tuple[NDArray[Any], ...]
 
 ENGINES = ("onnx", "onnx-int8", "torch")
+TRANSFORMERS = "transformers"  # the only engine of models that run in transformers' classes
 
 
 class Engine(Protocol):
@@ -24,7 +25,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `ENGINES`."""
+        """One of `ENGINES`, or `TRANSFORMERS`."""
 
     def init_encoder(self, batch: int) -> State:
         """The encoder's state before the first sample, for `batch` rows."""
@@ -44,15 +45,17 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
 
     Args:
         folder: the model.
-        engine: one of `ENGINES`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
+        engine: one of `engines_of(folder)`, or `auto`: onnx on the CPU where the model ships graphs, else torch.
         device: cpu, cuda or mps.
 
     Raises:
         ModelError: an unknown engine or device, or weights that do not fit.
         MissingExtraError: the engine's package is not installed.
     """
-    if engine not in ("auto", *ENGINES):
+    if engine not in ("auto", *ENGINES, TRANSFORMERS):
         raise ModelError(f"engine {engine!r}: unknown; use auto or {', '.join(ENGINES)}")
+    if is_wrapped(folder) or engine == TRANSFORMERS:
+        return _open_transformers(folder, engine, device)
     if engine == "auto":
         engine = "onnx" if device == "cpu" and folder.has_graphs else "torch"
     if engine.startswith("onnx"):
@@ -68,8 +71,27 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
 
 def engines_of(folder: ModelFolder) -> tuple[str, ...]:
     """The engines that have what they need in a model's folder."""
+    if is_wrapped(folder):
+        return (TRANSFORMERS,)
     lacks = {"onnx": not folder.has_graphs, "onnx-int8": not folder.has_int8_graphs}
     return tuple(name for name in ENGINES if not lacks.get(name))
+
+
+def is_wrapped(folder: ModelFolder) -> bool:
+    """Whether a model runs in transformers' own class."""
+    return folder.config.encoder.kind == TRANSFORMERS
+
+
+def _open_transformers(folder: ModelFolder, engine: str, device: str) -> Engine:
+    if not is_wrapped(folder) or engine not in ("auto", TRANSFORMERS):
+        raise ModelError(f"{folder.path}: does not run with the engine {engine}; use engine='auto'")
+    try:
+        from codec.engine.hf_engine import HfEngine  # heavy: only where such a model runs
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        raise MissingExtraError(str(error.name), "interop", need=f"the model {folder.info.name}") from None
+    return HfEngine(folder, device=device)
 
 
 def _open_onnx(folder: ModelFolder, device: str, *, int8: bool) -> Engine:

@@ -21,7 +21,7 @@ class OnnxEngine:
 
     Args:
         folder: the model.
-        int8: matrix products in 8 bits, from their own graphs: a frame alone costs half as much, a block more.
+        int8: matrix products in 8 bits, from their own graphs: faster; other codes.
     """
 
     def __init__(self, folder: ModelFolder, *, int8: bool = False) -> None:

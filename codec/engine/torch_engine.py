@@ -18,7 +18,7 @@ class TorchEngine:
     """Runs a model with torch, in float32, on a device."""
 
     def __init__(self, folder: ModelFolder, *, device: str = "cpu") -> None:
-        self.device = _device(device)
+        self.device = find_device(device)
         self.network = load_network(folder).to(self.device)
         self.tables = self.network.bottleneck.tables()  # the weights do not change any more
 
@@ -72,6 +72,7 @@ def load_network(folder: ModelFolder) -> Network:
     made = network.info(folder.info.name, folder.info.licence)
     windows = () if made.causal else ("context", "encoder_context")  # folders of causal models may lack the latter
     ahead = ("causal", "encoder_lookahead", "decoder_lookahead", *windows)
+    ahead = (*ahead, "encoder_start", "decoder_start", "condition")
     for name in ("sample_rate", "hop_length", "delay", "codebook_sizes", "divisors", "prefixes", *ahead):
         if getattr(made, name) != getattr(folder.info, name):
             said = f"{getattr(folder.info, name)}, its network has {getattr(made, name)}"
@@ -88,7 +89,8 @@ def load_network(folder: ModelFolder) -> Network:
     return network.eval().requires_grad_(False)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """`cpu`, `cuda`, `cuda:1` or `mps`, checked. Raises: ModelError: unknown, or not on this machine."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = name.partition(":")[0]
     if kind not in there:

@@ -15,7 +15,7 @@ from codec.hub.registry import Entry, known_models
 from codec.modelfolder import read_facts
 
 if TYPE_CHECKING:
-    from codec.hub.modeldownload import Request
+    from codec.hub.record import Request
 
 # What reaches a network (urllib, ssl) is imported in the functions that do: `import codec` stays quick.
 
@@ -38,17 +38,20 @@ def find_model(name: str | Path) -> Path:
 
     Args:
         name: a known model's name, a model folder's path, or an address: `hf://org/repo@revision` or
-            `https://host/folder/model.json#sha256=...`. A model on a network is downloaded the first time.
+            `https://host/folder/model.json#sha256=...`. A model on a network is downloaded the first time, and a folder
+            or repository that transformers wrote is converted.
 
     Raises:
-        ModelError: unknown, or it cannot be downloaded.
+        ModelError: unknown, or it cannot be downloaded or converted.
+        MissingExtraError: a package that it needs is not installed.
     """
     if isinstance(name, str):
         if name in list_models():
             return EMBEDDED / name
         if "://" in name:
-            from codec.hub.modeldownload import Request, download_model
+            from codec.hub.modeldownload import download_model
             from codec.hub.modelsource import parse_source
+            from codec.hub.record import Request
 
             return download_model(Request(parse_source(name)))
     path = Path(name)
@@ -59,7 +62,9 @@ def find_model(name: str | Path) -> Path:
         check_runs(entry)
         return download_model(request_of(entry))
     if path.is_dir():
-        return path
+        from codec.hub.published import adopt, is_foreign
+
+        return adopt(path) if is_foreign(path) else path
     raise ModelError(f"{name}: no such model; give a model folder or one of {', '.join(sorted(registry()))}")
 
 
@@ -69,8 +74,9 @@ def download(name: str) -> Path:
     Raises:
         ModelError: unknown, or it cannot be downloaded.
     """
-    from codec.hub.modeldownload import Request, download_model
+    from codec.hub.modeldownload import download_model
     from codec.hub.modelsource import parse_source
+    from codec.hub.record import Request
 
     if "://" in name:
         return download_model(Request(parse_source(name)), refresh=True)
@@ -79,7 +85,10 @@ def download(name: str) -> Path:
         raise ModelError(
             f"{name}: no such model; give hf://org/repo@revision or one of {', '.join(sorted(registry()))}"
         )
-    return EMBEDDED / name if entry.is_packaged else download_model(request_of(entry), refresh=True)
+    if entry.is_packaged:
+        return EMBEDDED / name
+    check_runs(entry)
+    return download_model(request_of(entry), refresh=True)
 
 
 def find_by_weights(name: str, weights_hash: str) -> Path | None:
@@ -101,7 +110,7 @@ def find_by_weights(name: str, weights_hash: str) -> Path | None:
 
 def list_sources() -> list[tuple[str, Path]]:
     """What `load` takes for each downloaded model folder, and the folder."""
-    from codec.hub.modeldownload import read_record
+    from codec.hub.record import read_record
 
     return [(str(read_record(folder).get("load", folder)), folder) for folder in downloaded()]
 
@@ -110,18 +119,29 @@ def is_here(entry: Entry) -> bool:
     """Whether a known model needs no network."""
     from codec.hub.modeldownload import cached_folder
 
-    return entry.is_packaged or cached_folder(request_of(entry).source) is not None
+    return entry.is_packaged or cached_folder(request_of(entry)) is not None
 
 
 def check_runs(entry: Entry) -> None:
-    """Raises: ModelError: a model that this build downloads but does not run."""
-    if entry.system != "codec":
+    """Check that a known model can run here, before it is downloaded.
+
+    Raises:
+        ModelError: it is of a system that this build does not know.
+        MissingExtraError: a package that it needs is not installed.
+    """
+    from codec.hub.published import SYSTEMS, check_extra
+
+    if entry.system not in ("codec", *SYSTEMS):
         raise ModelError(f"{entry.name}: a model of {entry.system}; this build cannot run it, upgrade codec")
+    if entry.extra is not None:
+        check_extra(entry.extra, entry.name)
 
 
 def request_of(entry: Entry) -> Request:
     """What to download for a known model."""
-    from codec.hub.modeldownload import Request
     from codec.hub.modelsource import parse_source
+    from codec.hub.record import Request
 
-    return Request(parse_source(entry.address), entry.licence, entry.files)
+    hashes = (entry.files or {}).values()
+    source = parse_source(entry.address, has_hashes=bool(hashes) and all(len(one or "") == 64 for one in hashes))
+    return Request(source, entry.licence, entry.system, entry.files, entry.name)

@@ -56,6 +56,10 @@ class LostConnectionError(ModelError):
     """The network went away; what came so far stays, and the next call goes on there."""
 
 
+class MissingFileError(ModelError):
+    """The server has no such file."""
+
+
 class _TryAgainError(Exception):
     """One try failed in a way that another may not."""
 
@@ -69,7 +73,7 @@ class Wanted:
     """One file to fetch."""
 
     url: str
-    sha256: str | None = None  # expected, hex; None where nobody states it
+    sha256: str | None = None  # expected, hex; its first digits where no more are stated, None where nobody states it
     token: str | None = None  # sent to the url's own host, never to where it redirects
     limit: int = MOST_BYTES  # bytes; more is refused
 
@@ -77,6 +81,10 @@ class Wanted:
     def name(self) -> str:
         """For messages: the address without its question mark part, where secrets may stand."""
         return clean(self.url.partition("?")[0], 300)
+
+    def is_wanted(self, sha256: str) -> bool:
+        """Whether a file with this hash, whole and in hex, may be it."""
+        return self.sha256 is None or sha256.startswith(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ def fetch(wanted: Wanted, target: Path, progress: Progress | None = None) -> Fet
         LostConnectionError: the network went away; `NAME.part` stays, so that the next call resumes.
         ModelError: anything else, in one line; nothing is left of this file.
     """
-    if wanted.sha256 is not None and target.is_file() and (found := _hash(target)) == wanted.sha256:
+    if wanted.sha256 is not None and target.is_file() and wanted.is_wanted(found := _hash(target)):
         return Fetched(found, target.stat().st_size, ())
     part = target.with_name(f"{target.name}.part")
     try:
@@ -112,11 +120,11 @@ def fetch(wanted: Wanted, target: Path, progress: Progress | None = None) -> Fet
             target.unlink()
         resumed = part.is_file() and part.stat().st_size > 0
         headers = _receive_patiently(wanted, part, progress)
-        if wanted.sha256 not in (None, _hash(part)) and resumed:
+        if resumed and not wanted.is_wanted(_hash(part)):
             _forget(part)  # the beginning may be of another file; once more from zero
             headers = _receive_patiently(wanted, part, progress)
         found = _hash(part)
-        if wanted.sha256 not in (None, found):
+        if not wanted.is_wanted(found):
             raise ModelError(
                 f"{wanted.name}: wrong content: SHA-256 {found[:12]}, expected {str(wanted.sha256)[:12]}; "
                 "the file was changed or damaged, do not use it"
@@ -252,7 +260,10 @@ def _refusal(wanted: Wanted, error: urllib.error.HTTPError) -> Exception:
     said = HUB_ERRORS.get(error.headers.get("X-Error-Code", ""))
     usual = "its redirects lead nowhere; check the address" if 300 <= error.code < 400 else "try again later"
     known = said or ANSWERS.get(error.code, usual)
-    return ModelError(f"{wanted.name}: the server answers {error.code}: {known}")
+    is_file_missing = error.code == 404 and error.headers.get("X-Error-Code") in (None, "EntryNotFound")
+    return (MissingFileError if is_file_missing else ModelError)(
+        f"{wanted.name}: the server answers {error.code}: {known}"
+    )
 
 
 def _place(response: Any, asked: int, wanted: Wanted) -> tuple[int, int | None]:

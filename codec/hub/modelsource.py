@@ -72,8 +72,12 @@ def is_commit(text: str | None) -> bool:
     return _COMMIT.fullmatch(text or "") is not None
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str, *, has_hashes: bool = False) -> Source:
     """Read an address.
+
+    Args:
+        text: the address.
+        has_hashes: the whole SHA-256 of each file is known from elsewhere, which makes http:// safe.
 
     Raises:
         ModelError: of another form.
@@ -84,7 +88,7 @@ def parse_source(text: str) -> Source:
         raise ModelError(f"{clean(text, 200)}: after # comes sha256= and 64 hexadecimal digits, those of model.json")
     if bare.startswith("hf://"):
         return _parse_hub(bare, sha256)
-    return _parse_web(bare, sha256)
+    return _parse_web(bare, sha256, is_safe=has_hashes or sha256 is not None)
 
 
 def _parse_hub(bare: str, sha256: str | None) -> Source:
@@ -94,7 +98,7 @@ def _parse_hub(bare: str, sha256: str | None) -> Source:
     return Source(bare, repo, revision or "main", sha256)
 
 
-def _parse_web(bare: str, sha256: str | None) -> Source:
+def _parse_web(bare: str, sha256: str | None, *, is_safe: bool) -> Source:
     shown = clean(bare, 200)
     try:
         parts = urlsplit(bare)
@@ -103,7 +107,7 @@ def _parse_web(bare: str, sha256: str | None) -> Source:
         host = user = None
     if not host or user or parts.query or parts.scheme not in ("https", "http"):
         raise ModelError(f"{shown}: write hf://org/repo@revision or https://host/folder/model.json#sha256=...")
-    if parts.scheme == "http" and sha256 is None:
+    if parts.scheme == "http" and not is_safe:
         raise ModelError(f"{shown}: http:// can be changed on its way; use https://, or add #sha256= of model.json")
     if not parts.path.endswith((f"/{MODEL_JSON}", "/")):
         raise ModelError(f"{shown}: name the model's folder with a slash at its end, or the {MODEL_JSON} in it")

@@ -24,8 +24,9 @@ PACKAGED = Path(__file__).parent / "registry.json"
 IN_PACKAGE = "package"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLACE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_BEGIN_OF_SHA256 = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True)
@@ -33,31 +34,37 @@ class Entry:
     """What is known of a model before it is here.
 
     Raises:
-        ConfigError: a name or hash that cannot be, or files without a fixed revision.
+        ConfigError: a name, hash or place of a file that cannot be.
     """
 
     name: str
-    source: str  # `package`, hf://org/repo, or the https:// address of a folder that has a model.json
+    source: str  # `package`, hf://org/repo, or the https:// address of a folder
     about: str = ""  # one line for people
     revision: str | None = None  # of a hub's repository: a commit, tag or branch
-    size_bytes: int | None = None  # of all files
+    size_bytes: int | None = None  # of all files; as rounded as its source states it
     licence: str | None = None  # SPDX name; of the weights
     sha256: str | None = None  # of model.json, which names the hashes of the other files; None where nobody states it
     extra: str | None = None  # the extra of neural-codec without which it does not run
-    system: str = "codec"  # what reads the files; `codec` is a model folder with a model.json
-    files: dict[str, str | None] | None = None  # of another system: each file's name, and its SHA-256 where stated
+    system: str = "codec"  # what reads the files: `codec` is a model folder with a model.json, else a converter's name
+    files: dict[str, str | None] | None = (
+        None  # of another system: each file's place, and as much of its SHA-256 as stated
+    )
 
     def __post_init__(self) -> None:
         """Check what can be checked without a network."""
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"name {self.name!r:.80}: use letters, digits, dots, dashes and underlines")
-        for digest in (self.sha256, *(self.files or {}).values()):
-            if digest is not None and not _SHA256.fullmatch(digest):
-                raise ConfigError(f"{self.name}: sha256 {digest!r:.80} is not 64 hexadecimal digits")
-        if (self.system == "codec") != (self.files is None):
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(f"{self.name}: sha256 {self.sha256!r:.80} is not 64 hexadecimal digits")
+        if (self.system == "codec") != (self.files is None) or (self.files is not None and self.sha256 is not None):
             raise ConfigError(f"{self.name}: files are listed of other systems; a model folder lists its own")
-        if self.files is not None and not (self.source.startswith("hf://") and _COMMIT.fullmatch(self.revision or "")):
-            raise ConfigError(f"{self.name}: listed files need a source hf:// and a commit of 40 digits as revision")
+        for place, digest in (self.files or {}).items():
+            if not _PLACE.fullmatch(place):
+                raise ConfigError(f"{self.name}: {place!r:.80} is no plain path of a file")
+            if digest is not None and not _BEGIN_OF_SHA256.fullmatch(digest):
+                raise ConfigError(f"{self.name}: sha256 {digest!r:.80} is not 8 to 64 hexadecimal digits")
+        if self.files is not None and all(place.endswith(".json") for place in self.files):
+            raise ConfigError(f"{self.name}: files without weights; list them")
 
     @property
     def is_packaged(self) -> bool:

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from codec.corpus.rows import open_layout, to_codes
 from codec.corpus.run import read_index
 from codec.corpus.sinks import read_rows
 from codec.errors import CorpusError, StateError
-from codec.tokens import Layout, TokenIds, make_layout
+from codec.tokens import APART, Layout, TokenIds, make_layout, parse_layout
 
 Tokens = npt.NDArray[np.int64]
 EncodeText = Callable[[str], Sequence[int]]
@@ -66,7 +67,7 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         """Open a folder.
 
         Args:
-            folder: with `index.json` and its shards.
+            folder: with `index.json` and its shards, in whatever layout they were written.
             layout: as `codec.tokens.make_layout`.
             options: of the layout.
             first: the first id of audio.
@@ -84,7 +85,8 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
             CodesError: a layout that cannot be.
         """
         self._folder, self.index = Path(folder), read_index(Path(folder))
-        shared = layout in ("parallel", "delay", "depth") if shared is None else shared
+        shared = parse_layout(layout)[0] in APART if shared is None else shared
+        self._written = open_layout(self.index["layout"], self.index["codebook_sizes"])
         self.layout: Layout = make_layout(layout, TokenIds(tuple(self.index["codebook_sizes"]), first, shared), options)
         if encode_text is not None and len(self.layout.step) > 1:
             raise CorpusError(f"encode_text: goes with a layout of one row, not with {layout}")
@@ -161,7 +163,7 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
                 self._position = Position(self._position.epoch, self._position.n_taken + 1, joined)
 
     def _lay(self, row: dict[str, Any]) -> Tokens:
-        tokens: Tokens = self.layout.arrange(np.asarray(row["codes"], np.int64), wrap=True)
+        tokens: Tokens = self.layout.arrange(to_codes(row, self._written), wrap=True)
         if self._encode_text is None or not row["text"]:
             return tokens
         return np.concatenate((np.asarray(self._encode_text(row["text"]), np.int64), tokens))

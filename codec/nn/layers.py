@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import final
 
@@ -38,6 +38,9 @@ class Layer(nn.Module, ABC):
         delay: output steps by which the output lags behind the input it describes.
         lookahead: input steps behind its own group that a group of `up` outputs sees, None where it sees them all. A
             layer that looks ahead takes each block for the whole signal: it is exact where that is all it sees.
+        start: input steps that its first block must have, because the first outputs see them; 0 where a group is enough.
+        condition: numbers of a vector that stands for the whole signal, or 0. An encoder's last state is then that vector,
+            (B, condition), once it has seen all; a decoder takes it as the first of its initial states.
         edges: oldest and newest input step that each of the `up` outputs sees, counted from its group's first; empty
             where all see what the group sees.
     """
@@ -47,6 +50,8 @@ class Layer(nn.Module, ABC):
     up: int = 1
     delay: int = 0
     lookahead: int | None = 0
+    start: int = 0
+    condition: int = 0
     edges: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -86,8 +91,10 @@ class Chain(Layer):
             self.down *= groups // self.up
             self.up = groups // layer.down * layer.up
         self.n_states = sum(layer.n_states for layer in self._items())
+        self.condition = max((layer.condition for layer in self._items()), default=0)
         self.delay = self._delay()
         self.lookahead = self._lookahead()
+        self.start = self._start()
 
     def _items(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
@@ -99,6 +106,14 @@ class Chain(Layer):
         if delay.denominator != 1:
             raise ConfigError(f"delay of {delay} output steps: layers before a stride must be late by a multiple of it")
         return int(delay)
+
+    def _start(self) -> int:
+        """Whole groups, so many that the first block of each layer is long enough."""
+        start, rate = 0, Fraction(1)
+        for layer in self._items():
+            start = max(start, math.ceil(layer.start / rate))
+            rate = rate * layer.up / layer.down
+        return -(-start // self.down) * self.down
 
     def _lookahead(self) -> int | None:
         """Followed from the last output step of a group back to the newest input that it sees."""
@@ -303,6 +318,7 @@ class Residual(Layer):
             raise ConfigError("Residual: body and shortcut must have the same rates and the same delay")
         ahead = (body.lookahead, self.shortcut.lookahead)
         self.lookahead = None if ahead[0] is None or ahead[1] is None else max(ahead[0], ahead[1])
+        self.start = max(body.start, self.shortcut.start)
 
     @property
     def receptive_field(self) -> int | None:
@@ -320,39 +336,6 @@ class Residual(Layer):
         y, body_state = self.body.step(x, state[:n])
         z, shortcut_state = self.shortcut.step(x, state[n:])
         return y + z, body_state + shortcut_state
-
-
-def residual_unit(
-    dim: int,
-    *,
-    kernel_size: int = 3,
-    dilation: int = 1,
-    compress: int = 2,
-    true_skip: bool = False,
-    conv: Callable[..., Layer] = CausalConv,
-) -> Residual:
-    """SEANet's residual unit, (B, dim, F) -> (B, dim, F): ELU, dilated conv, ELU, pointwise conv, beside a shortcut.
-
-    Args:
-        dim: channels.
-        kernel_size: of the dilated conv.
-        dilation: of the dilated conv.
-        compress: inside, the channels are `dim // compress`.
-        true_skip: the shortcut is the input (SoundStream, Mimi), not a pointwise conv (EnCodec).
-        conv: the class of its convolutions.
-
-    Source: Tagliasacchi et al. 2020 (SEANet); EnCodec, section 3.1.
-    """
-    hidden = dim // compress
-    body = Chain(
-        [
-            Elu(),
-            conv(dim, hidden, kernel_size=kernel_size, dilation=dilation),
-            Elu(),
-            conv(hidden, dim, kernel_size=1),
-        ]
-    )
-    return Residual(body, None if true_skip else conv(dim, dim, kernel_size=1))
 
 
 class ConvNeXt(Layer):

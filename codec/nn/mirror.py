@@ -1,7 +1,7 @@
 """The causal convolution of EnCodec: before the signal stands the signal itself, mirrored, not zeros.
 
-So the first outputs see a little of the future. A stream is exact where its first block is longer than the memory; a
-shorter one is mirrored as EnCodec mirrors a short signal, with zeros behind it.
+So the first outputs see a little of the future: the first block must have `start` steps. A shorter one is taken for the
+whole signal and mirrored as EnCodec mirrors a short one, with zeros behind it.
 
 >>> layer = MirrorConv(1, 1, kernel_size=3)
 >>> x = torch.randn(1, 1, 8)
@@ -42,6 +42,7 @@ class MirrorConv(Layer):
         self.memory = self.reach - stride
         if self.memory < 1:
             raise ConfigError(f"MirrorConv: a kernel that spans {self.reach} sees nothing before a stride of {stride}")
+        self.start = self.memory + 1
 
     @property
     def receptive_field(self) -> int:

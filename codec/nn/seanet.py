@@ -20,7 +20,7 @@ import torch  # noqa: F401, the example above
 
 from codec.errors import ConfigError
 from codec.nn.attention import transformer_block
-from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, residual_unit
+from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, Residual
 from codec.nn.mirror import mirror_conv
 from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
@@ -143,6 +143,39 @@ def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: 
         dim //= 2
         layers += [Elu(), up, *_norm(config, dim), *_residual_units(config, dim)]
     return Chain([*layers, Elu(), conv(dim, 1, kernel_size=config.last_kernel_size)])
+
+
+def residual_unit(
+    dim: int,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    compress: int = 2,
+    true_skip: bool = False,
+    conv: Callable[..., Layer] = CausalConv,
+) -> Residual:
+    """SEANet's residual unit, (B, dim, F) -> (B, dim, F): ELU, dilated conv, ELU, pointwise conv, beside a shortcut.
+
+    Args:
+        dim: channels.
+        kernel_size: of the dilated conv.
+        dilation: of the dilated conv.
+        compress: inside, the channels are `dim // compress`.
+        true_skip: the shortcut is the input (SoundStream, Mimi), not a pointwise conv (EnCodec).
+        conv: the class of its convolutions.
+
+    Source: Tagliasacchi et al. 2020 (SEANet); EnCodec, section 3.1.
+    """
+    hidden = dim // compress
+    body = Chain(
+        [
+            Elu(),
+            conv(dim, hidden, kernel_size=kernel_size, dilation=dilation),
+            Elu(),
+            conv(hidden, dim, kernel_size=1),
+        ]
+    )
+    return Residual(body, None if true_skip else conv(dim, dim, kernel_size=1))
 
 
 def _check_hop(room: str, config: SeanetConfig, hop_length: int) -> None:

@@ -2,7 +2,7 @@
 
 The encoder's latent has the features in its first half of channels and the speaker vector in its second half, equal
 in all frames. No code carries the vector: after a whole signal it is the encoder's last state, (B, D / 2), and a
-decoder whose first state it is gives that voice; without it a neutral one.
+decoder whose first state it is gives that voice: the layers' `condition`, which a `.codes` file has in its header.
 
 >>> config = SpeakerEncoderConfig(n_filters=2, strides=(2, 5), n_layers=1, n_heads=2, hidden_dim=8)
 >>> encoder = speaker_encoder(config, 16, hop_length=10)
@@ -86,7 +86,7 @@ class AddSpeaker(Layer):
         super().__init__()
         if dim % (2 * config.n_heads):
             raise ConfigError(f"encoder.n_heads: {config.n_heads} do not divide {dim} channels into even parts")
-        self.dim = dim
+        self.dim = self.condition = dim
         self.positions = config.positions
         self.blocks = nn.ModuleList(Block(dim, config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(dim)
@@ -126,7 +126,7 @@ class ApplySpeaker(Layer):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = self.condition = dim
         self.style = nn.Linear(dim, 2 * dim)
         nn.init.normal_(self.style.weight, std=0.02)
         with torch.no_grad():
@@ -138,7 +138,7 @@ class ApplySpeaker(Layer):
         return 1
 
     def init_state(self, batch: int) -> State:
-        """A neutral voice: (B, D) zeros."""
+        """Zeros (B, D): training gives the vector beside the features, decoding puts it here."""
         return (self._zeros(batch, self.dim),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:

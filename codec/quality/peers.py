@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ import numpy as np
 from codec.audio import resample
 from codec.audiowriter import write
 from codec.errors import CodecError, ConfigError
-from codec.quality.systems import Coded, Facts, Floats, System
+from codec.quality.systems import Coded, Facts, Floats, System, at_most
 
 RATE = 16000  # Hz, at which Opus is run: its wide band, and the models' own rate
 OPUS_KBPS = (6, 8, 12, 16, 24)  # set; what comes out is counted
@@ -33,8 +34,8 @@ CODEC2_DELAY = 0.02  # s, of all modes; where STOI is best on real speech, withi
 CODEC2_MODES = {"3200": 0.02, "2400": 0.02, "1600": 0.04, "1200": 0.04}  # bit/s: seconds of a frame; codec2.h
 
 
-def opus() -> System:
-    """Return the best Opus here: opusenc and opusdec on PATH, else the package opuscodec.
+def opus(up_to: float = math.inf) -> System:
+    """Return the best Opus here: opusenc and opusdec on PATH, else the package opuscodec; at most at `up_to` kbit/s.
 
     The package carries a newer libopus, but sets neither frames of 60 ms nor a bound on the rate; at equal bits the
     programs score higher (compare both: --peers opus-tools,opus-package).
@@ -43,14 +44,14 @@ def opus() -> System:
         CodecError: neither is there.
     """
     if shutil.which("opusenc") and shutil.which("opusdec"):
-        return opus_of_tools()
+        return opus_of_tools(up_to)
     if importlib.util.find_spec("opuscodec") is None:
         raise CodecError("the peer opus needs opusenc and opusdec: apt install opus-tools, or pip install opuscodec")
-    return opus_of_package()
+    return opus_of_package(up_to)
 
 
-def opus_of_tools() -> System:
-    """Return Opus by the programs opusenc and opusdec. Raises: CodecError: not on PATH."""
+def opus_of_tools(up_to: float = math.inf) -> System:
+    """Return Opus by the programs opusenc and opusdec. Raises: CodecError: not on PATH; ConfigError: no such rate."""
     _need_tools("opusenc", "opusdec", package="opus-tools", peer="opus")
     version = _run(["opusenc", "--version"]).decode(errors="replace").partition("libopus ")[2].split(")")[0]
     return System(
@@ -62,12 +63,12 @@ def opus_of_tools() -> System:
             is_streaming=True,
             note="opusenc --speech --comp 10; frames of 60 ms at 6 kbit/s (16.7 a second, 67 ms of latency)",
         ),
-        functools.partial(_code_all, [functools.partial(_code_opus, kbps) for kbps in OPUS_KBPS]),
+        functools.partial(_code_all, [functools.partial(_code_opus, kbps) for kbps in at_most(up_to, OPUS_KBPS)]),
     )
 
 
-def opus_of_package() -> System:
-    """Return Opus by the Python package opuscodec. Raises: CodecError: it is not installed."""
+def opus_of_package(up_to: float = math.inf) -> System:
+    """Return Opus by the Python package opuscodec. Raises: CodecError: not installed; ConfigError: no such rate."""
     try:
         import opuscodec
     except ImportError as missing:
@@ -82,13 +83,16 @@ def opus_of_package() -> System:
             is_streaming=True,
             note="opuscodec: voice, complexity 10, QEXT off, frames of 20 ms",
         ),
-        functools.partial(_code_all, [functools.partial(_code_opuscodec, opuscodec, kbps) for kbps in OPUS_KBPS]),
+        functools.partial(
+            _code_all, [functools.partial(_code_opuscodec, opuscodec, kbps) for kbps in at_most(up_to, OPUS_KBPS)]
+        ),
     )
 
 
-def codec2() -> System:
-    """Return Codec2 by the programs c2enc and c2dec. Raises: CodecError: not on PATH."""
+def codec2(up_to: float = math.inf) -> System:
+    """Return Codec2 by the programs c2enc and c2dec. Raises: CodecError: not on PATH; ConfigError: no such rate."""
     _need_tools("c2enc", "c2dec", package="codec2", peer="codec2")
+    modes = {int(mode) / 1000: mode for mode in CODEC2_MODES}
     return System(
         Facts(
             name="Codec2",
@@ -98,11 +102,13 @@ def codec2() -> System:
             is_streaming=True,
             note="c2enc and c2dec, 8 kHz; 25 frames a second and 80 ms of latency at 1600 bit/s and below",
         ),
-        functools.partial(_code_all, [functools.partial(_code_codec2, mode) for mode in CODEC2_MODES]),
+        functools.partial(
+            _code_all, [functools.partial(_code_codec2, modes[kbps]) for kbps in at_most(up_to, tuple(modes))]
+        ),
     )
 
 
-PEERS: dict[str, Callable[[], System]] = {
+PEERS: dict[str, Callable[[float], System]] = {
     "opus": opus,
     "opus-tools": opus_of_tools,
     "opus-package": opus_of_package,
@@ -110,17 +116,17 @@ PEERS: dict[str, Callable[[], System]] = {
 }
 
 
-def open_peers(names: Sequence[str]) -> tuple[System, ...]:
-    """Return the systems of these names in `PEERS`.
+def open_peers(names: Sequence[str], *, up_to: float = math.inf) -> tuple[System, ...]:
+    """Return the systems of these names in `PEERS`, set to at most `up_to` kbit/s.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or a peer without so low a rate.
         CodecError: a program or package is not there.
     """
     for name in names:
         if name not in PEERS:
             raise ConfigError(f"peer {name or 'without a name'}: unknown; there are {', '.join(PEERS)}")
-    return tuple(PEERS[name]() for name in names)
+    return tuple(PEERS[name](up_to) for name in names)
 
 
 def payload_bits(ogg: bytes) -> int:
@@ -143,9 +149,9 @@ def _code_all(points: Sequence[Callable[[Floats, int], Coded]], audio: Floats, s
     return tuple(point(audio, sample_rate) for point in points)
 
 
-def _code_opus(kbps: int, audio: Floats, sample_rate: int) -> Coded:
+def _code_opus(kbps: float, audio: Floats, sample_rate: int) -> Coded:
     frame = "60" if kbps <= LONG_FRAMES_KBPS else "20"
-    options = ["--quiet", "--bitrate", str(kbps), "--speech", "--framesize", frame, "--comp", "10"]
+    options = ["--quiet", "--bitrate", f"{kbps:g}", "--speech", "--framesize", frame, "--comp", "10"]
     with tempfile.TemporaryDirectory() as folder:
         wav, ogg, again = (str(Path(folder) / name) for name in ("in.wav", "coded.opus", "out.wav"))
         write(wav, resample(audio[None], sample_rate, RATE), RATE)
@@ -153,15 +159,15 @@ def _code_opus(kbps: int, audio: Floats, sample_rate: int) -> Coded:
         _, decode_seconds = _timed(lambda: _run(["opusdec", "--quiet", "--rate", str(RATE), ogg, again]))
         n_bits = payload_bits(Path(ogg).read_bytes())
         decoded = _read_wav(again)
-    return Coded(f"set to {kbps} kbit/s", decoded, RATE, n_bits, encode_seconds, decode_seconds)
+    return Coded(f"set to {kbps:g} kbit/s", decoded, RATE, n_bits, encode_seconds, decode_seconds)
 
 
-def _code_opuscodec(opuscodec: Any, kbps: int, audio: Floats, sample_rate: int) -> Coded:
+def _code_opuscodec(opuscodec: Any, kbps: float, audio: Floats, sample_rate: int) -> Coded:
     samples = _to_int16(resample(audio[None], sample_rate, RATE)[0])
 
     def encode() -> bytes:
         encoder = opuscodec.OpusBufferedEncoder(
-            RATE, 1, bitrate=1000 * kbps, signal_type=VOICE, encoder_complexity=10, qext=False
+            RATE, 1, bitrate=round(1000 * kbps), signal_type=VOICE, encoder_complexity=10, qext=False
         )
         stream: bytes = encoder.write(samples[:, None]) + encoder.flush()
         return stream
@@ -172,7 +178,7 @@ def _code_opuscodec(opuscodec: Any, kbps: int, audio: Floats, sample_rate: int) 
         2**-15
     )  # 48 kHz, as Opus always decodes
     decoded = resample(wide[None], 48000, RATE)[0]
-    return Coded(f"set to {kbps} kbit/s", decoded, RATE, payload_bits(stream), encode_seconds, decode_seconds)
+    return Coded(f"set to {kbps:g} kbit/s", decoded, RATE, payload_bits(stream), encode_seconds, decode_seconds)
 
 
 def _code_codec2(mode: str, audio: Floats, sample_rate: int) -> Coded:

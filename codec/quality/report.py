@@ -23,6 +23,7 @@ from codec.errors import CodecError
 from codec.files import atomic_path, describe_os_error
 from codec.quality.reportpage import page
 from codec.quality.scores import (
+    CLEAN,
     HEADINGS,
     WEIGHTS,
     Decoded,
@@ -69,25 +70,31 @@ def write_report(folder: str | os.PathLike[str], result: EvalResult) -> tuple[Pa
 
 def as_json(result: EvalResult) -> dict[str, Any]:
     """Give the content of report.json as plain data, without the rows and the examples; unknown numbers are nan."""
-    about = {name: getattr(result, name) for name in ("model", "weights_hash", "date", "data", "command", "machine")}
-    summaries = [dataclasses.asdict(summary) for summary in summarize(result.rows)]
-    return about | {
-        "summaries": summaries,
+    told = ("model", "weights_hash", "date", "data", "condition", "command", "machine")
+    return {name: getattr(result, name) for name in told} | {
+        "summaries": [dataclasses.asdict(summary) for summary in summarize(result.rows)],
+        "groups": {
+            name: [dataclasses.asdict(summary) for summary in summarize(rows)]
+            for name, rows in result.grouped().items()
+        },
         "codebook_use": [dataclasses.asdict(use) for use in result.use],
         "skipped": dict(result.skipped),
     }
 
 
-def table(result: EvalResult) -> Table:
-    """Give the means as a table for the terminal; print it with rich."""
+def table(result: EvalResult, *, group: str | None = None) -> Table:
+    """Give the means as a table for the terminal, of one group where that is named; print it with rich."""
     from rich.table import Table
 
-    shown = Table(title=f"{result.model}  ({result.data}, {len({row.file for row in result.rows})} files)")
-    names = score_names([row.scores for row in result.rows])
+    rows = result.rows if group is None else result.grouped()[group]
+    about = [result.data if group is None else group, f"{len({row.file for row in rows})} files"]
+    about += [] if result.condition == CLEAN else [result.condition]
+    shown = Table(title=f"{result.model}  ({', '.join(about)})")
+    names = score_names([row.scores for row in rows])
     headings = ["codebooks", "kbit/s", *(HEADINGS[name][0] for name in names), "RTF encode", "RTF decode"]
     for heading in headings:
         shown.add_column(heading, justify="right")
-    for summary in summarize(result.rows):
+    for summary in summarize(rows):
         scores = [_cell(name, summary.means[name]) for name in names]
         rtf = [number(summary.rtf_encode, 4), number(summary.rtf_decode, 4)]
         shown.add_row(str(summary.codebooks), number(summary.bitrate / 1000, 2), *scores, *rtf)

@@ -16,7 +16,18 @@ import numpy as np
 from codec.audio import check_samples
 from codec.audiowriter import flac_bytes
 from codec.quality.metrics import CodebookUse
-from codec.quality.scores import HEADINGS, QUALITIES, EvalResult, Example, Floats, Mean, Summary, interval, number
+from codec.quality.scores import (
+    HEADINGS,
+    QUALITIES,
+    EvalResult,
+    Example,
+    Floats,
+    Mean,
+    Summary,
+    interval,
+    number,
+    summarize,
+)
 from codec.quality.spectrogram import loudness_db, picture
 
 STYLE = """
@@ -67,8 +78,13 @@ def page(result: EvalResult, summaries: Sequence[Summary]) -> str:
         f"<style>{STYLE}</style></head><body>",
         f"<header><h1>{title}</h1>{_about(result)}</header><main>",
         "<h2>Means</h2>",
-        _means_table(summaries),
+        _means_table(summaries, "Means"),
+        "<p>↑ more is better, ↓ less is better. Small: where the mean lies with 95 % probability (bootstrap). "
+        "Every file is in scores.csv.</p>",
     ]
+    for name, rows in result.grouped().items():
+        title = escape(f"{name}, {len({row.file for row in rows})} files")
+        parts += [f"<h2>{title}</h2>", _means_table(summarize(rows), title)]
     if result.use:
         parts += ["<h2>Codebooks</h2>", _use_table(result.use)]
     if result.examples:
@@ -86,7 +102,7 @@ def _about(result: EvalResult) -> str:
     seconds = sum({row.file: row.seconds for row in result.rows}.values())
     lines = [
         f"Weights <code>{escape(result.weights_hash)}</code>, {escape(result.date)}.",
-        f"Data: {escape(result.data)}, {n_files} files, {seconds / 60:.1f} minutes.",
+        f"Data: {escape(result.data)}, {n_files} files, {seconds / 60:.1f} minutes; {escape(result.condition)}.",
     ]
     if result.machine:
         lines.append(f"Real-time factors (RTF) taken on {escape(result.machine)}.")
@@ -95,7 +111,7 @@ def _about(result: EvalResult) -> str:
     return "".join(f"<p>{line}</p>" for line in lines)
 
 
-def _means_table(summaries: Sequence[Summary]) -> str:
+def _means_table(summaries: Sequence[Summary], label: str) -> str:
     names = tuple(summaries[0].means) if summaries else QUALITIES
     heads = [("Codebooks", ""), ("Bitrate", "kbit/s"), *map(heading, names)]
     heads += [("RTF encode", "time / audio, ↓"), ("RTF decode", "time / audio, ↓")]
@@ -107,11 +123,7 @@ def _means_table(summaries: Sequence[Summary]) -> str:
             f'<tr><th scope="row">{summary.codebooks}</th><td>{number(summary.bitrate / 1000, 2)}</td>{cells}'
             f"<td>{number(summary.rtf_encode, 4)}</td><td>{number(summary.rtf_decode, 4)}</td></tr>"
         )
-    return (
-        f"{scrolling('Means')}<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        "<p>↑ more is better, ↓ less is better. Small: where the mean lies with 95 % probability (bootstrap). "
-        "Every file is in scores.csv.</p>"
-    )
+    return f"{scrolling(label)}<table><thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def heading(name: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from codec.quality.metrics import CodebookUse, bootstrap_interval, mean
 Floats = npt.NDArray[np.float32]
 
 QUALITIES = ("pesq", "stoi", "estoi", "si_sdr", "mel_distance")  # scored unless others are asked for
+CLEAN = "clean speech"  # the condition without noise
 # score: (heading, unit or range, decimals, whether more is better)
 HEADINGS = {
     "pesq": ("PESQ-WB", "1 to 4.64", 2, True),
@@ -32,6 +33,7 @@ HEADINGS = {
     "dnsmos": ("DNSMOS", "1 to 5", 2, True),
     "dnsmos_p808": ("DNSMOS P.808", "1 to 5", 2, True),
     "plcmos": ("PLCMOS", "1 to 5", 2, True),
+    "visqol": ("ViSQOL", "1 to 5", 2, True),
     "dwer": ("dWER", "%", 1, False),
     "speaker_similarity": ("speaker sim.", "0 to 1", 3, True),
 }
@@ -50,6 +52,7 @@ class FileScore:
     rtf_encode: float  # time to encode over `seconds`; below 1 is faster than real time
     rtf_decode: float
     scores: Mapping[str, float]  # by the names in HEADINGS and WEIGHTS
+    group: str = ""  # of the file, such as its language; "" where nothing is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,12 @@ class EvalResult:
     command: str = ""  # that repeats it
     machine: str = ""  # on which the real-time factors were taken
     skipped: tuple[tuple[str, str], ...] = ()  # files that could not be read, and why
+    condition: str = CLEAN  # or what was mixed in and what it was judged against
+
+    def grouped(self) -> dict[str, tuple[FileScore, ...]]:
+        """The rows of each group, by its name; of files whose group is known."""
+        names = sorted({row.group for row in self.rows} - {""})
+        return {name: tuple(row for row in self.rows if row.group == name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Whether two recordings sound like one speaker: the voice encoder of Resemblyzer, its network alone.
 
 The package's own code also loads webrtcvad and librosa; here only its weights are read, so that neither is needed. No
-silence is cut: both recordings keep the same pauses.
+silence is cut: both recordings keep the same pauses. `pip install --no-deps resemblyzer==0.1.4`, since webrtcvad has no
+wheels.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def speaker_similarity(ref: Floats, deg: Floats) -> float:
 
 @functools.cache
 def _encoder() -> VoiceEncoder:
-    path = file_of_package("resemblyzer", "pretrained.pt", WEIGHTS_HASH, need="speaker similarity")
+    path = file_of_package("resemblyzer", "pretrained.pt", WEIGHTS_HASH, need="speaker similarity", alone=True)
     weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     encoder = VoiceEncoder()
     encoder.load_state_dict({name: value for name, value in weights.items() if name.startswith(("lstm.", "linear."))})

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from codec.errors import ConfigError
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -50,3 +52,18 @@ class System:
 
     facts: Facts
     code: Callable[[Floats, int], Sequence[Coded]]
+
+
+def at_most(up_to: float, rates: Sequence[float]) -> tuple[float, ...]:
+    """Return the rates that are not above `up_to`; all in kbit/s, as a codec is set.
+
+    >>> at_most(6.5, (3.2, 6, 9.2))
+    (3.2, 6)
+
+    Raises:
+        ConfigError: none is.
+    """
+    kept = tuple(rate for rate in rates if rate <= up_to)
+    if not kept:
+        raise ConfigError(f"no operating point up to {up_to:g} kbit/s; the lowest is {min(rates):g}")
+    return kept

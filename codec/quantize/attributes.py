@@ -107,6 +107,7 @@ class Attributes(Bottleneck):
             torch.cat([one.codes for one in made], 1),
             torch.stack(weighed).sum() / self.n_codebooks,
             tuple(y if stage <= n_stages else None for stage, y in inputs),
+            (prosody.latent, content.latent, rest.latent),
         )
 
     def dequantize(self, codes: Tensor) -> Tensor:

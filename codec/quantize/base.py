@@ -39,12 +39,15 @@ class Quantized:
             those of stages not started count as 0, so that a codebook's weight does not change when others start.
         inputs: per codebook, in code order, what it was asked to match, (B * F, d), detached. A codebook whose stage
             is not started has its input only if it is next to start, else None.
+        parts: (B, D', F) of each part that is to mean something of its own, with the gradient to its codebooks' inputs;
+            empty where there are none.
     """
 
     latent: Tensor
     codes: Tensor
     loss: Tensor
     inputs: tuple[Tensor | None, ...]
+    parts: tuple[Tensor, ...] = ()
 
 
 class Bottleneck(nn.Module, ABC):
@@ -53,12 +56,14 @@ class Bottleneck(nn.Module, ABC):
     Stages: codebooks that start together. A stage learns from what the ones before it leave over: it starts after them.
 
     Attributes:
+        n_passed: last channels of the latent that no code carries, because the decoder gets them as its condition.
         own_gradient: `quantize` lets the decoder's gradient through to the encoder itself, by way of what it learns.
         own_bypass: `quantize` itself lets the latent pass where no stage is started; else it passes as it is.
         divisors: frames per code of each codebook, in code order; empty where all are 1. The code of several frames
             stands at each of them.
     """
 
+    n_passed: int = 0
     own_gradient: bool = False
     own_bypass: bool = False
     divisors: tuple[int, ...] = ()
@@ -137,7 +142,7 @@ class Bottleneck(nn.Module, ABC):
             result = self.quantize(full.nan_to_num(0.0, 0.0, 0.0), levels, n_stages)
             around = result.latent if self.own_gradient else full + (result.latent - full).detach()
             hard = full if n_stages == 0 and not self.own_bypass else around
-        return Quantized(hard, result.codes, result.loss, result.inputs)
+        return Quantized(hard, result.codes, result.loss, result.inputs, result.parts)
 
     @final
     def encode(self, latent: Tensor, n_codebooks: int | None = None, tables: Tables = None) -> Tensor:

@@ -17,28 +17,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.audio import Resampler
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes
-from codec.stream.window import Block, Reach, decoder_reach, encoder_reach, windows
+from codec.resampling import Resampler
+from codec.stream.basequeue import Queue
+from codec.stream.window import Block, decoder_reach, encoder_reach, windows
 
 
-class AudioQueue:
+class AudioQueue(Queue):
     """Audio on its way to an encoder: in at any rate and length, out in blocks of whole steps at the model's rate."""
 
     COUNTS = ("n_fed", "n_samples", "n_frames", "ended")
 
     def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
         """Begin; `sample_rate` of what is taken, Hz; `step` in frames."""
-        self._info, self._step, self._reach = info, step, encoder_reach(info)
-        self._is_plain = self._reach == Reach()
-        self._resampler = Resampler(sample_rate, info.sample_rate, n_channels)
-        self.resamples = sample_rate != info.sample_rate
+        resampler = Resampler(sample_rate, info.sample_rate, n_channels)
+        super().__init__(info, encoder_reach(info), resampler, step=step)
+        self._remembers = info.encoder_lookahead == 0
         self.pending: Audio = np.zeros((n_channels, 0), np.float32)
         self.n_fed = 0  # samples taken, at their own rate
         self.n_samples = 0  # the same at the model's rate
         self.n_frames = 0  # frames given
-        self.ended = False
 
     def take(self, audio: Audio) -> None:
         """Take audio (C, t) that was checked."""
@@ -46,11 +45,14 @@ class AudioQueue:
         self._append(self._resampler.feed(audio))
 
     def close(self) -> None:
-        """No more samples come; zeros carry the last ones through the model's delay, to the end of a step."""
+        """No more samples come; zeros carry the last ones through the model's delay, to the end of a step.
+
+        Not where there was no step yet and all is too short for one that is right: it would be a longer signal.
+        """
         self._append(self._resampler.flush())
         self.ended = True
         end = self._info.frames(self.n_samples)
-        if self._info.encoder_lookahead == 0:
+        if self._remembers and (self.n_frames or end >= self._reach.start):
             end += (self.n_frames - end) % self._step
         size = (end - self._origin(self.n_frames)) * self._info.hop_length
         self.pending = np.pad(self.pending, ((0, 0), (0, size - self.pending.shape[1])))
@@ -58,9 +60,10 @@ class AudioQueue:
     def blocks(self) -> list[Block]:
         """What is ready: blocks (C, samples) of whole frames. What no later block needs is removed from here."""
         hop, start = self._info.hop_length, self._origin(self.n_frames)
-        if self._is_plain and not self.ended and self.pending.shape[1] == self._step * hop:  # one step: most
+        size = self._reach.step(self.n_frames, self._step)
+        if self._remembers and not self.ended and self.pending.shape[1] == size * hop:  # one step: most
             data, self.pending = self.pending, self.pending[:, :0].copy()
-            return [Block(data, slice(0, self._step))]
+            return [Block(data, slice(0, size))]
         known = start * hop + self.pending.shape[1]
         ready, done = [], self.n_frames
         for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
@@ -78,19 +81,19 @@ class AudioQueue:
         """Whether this can be what a queue like this one keeps between calls."""
         if pending is None or pending.dtype != np.float32 or pending.ndim != 2:
             return False
-        most = (self._reach.context + self._step) * self._info.hop_length + self._reach.ahead
+        most = (self._reach.context + self._reach.step(0, self._step)) * self._info.hop_length + self._reach.ahead
         fits = self._reach.whole or pending.shape[1] < most
-        return len(pending) == len(self.pending) and fits and bool(np.isfinite(pending).all())
+        return len(pending) == self._n_channels and fits and bool(np.isfinite(pending).all())
 
-    def count(self, codes: Codes) -> Codes:
+    def give(self, codes: Codes) -> Codes:
         """Codes (..., f) of these blocks without the frames that code zeros only."""
         codes = codes[..., : self._info.frames(self.n_samples) - self.n_frames]
         self.n_frames += codes.shape[-1]
         return codes
 
-    def _origin(self, frame: int) -> int:
-        """First frame that is kept when `frame` is the next to compute."""
-        return 0 if self._reach.whole else max(0, frame - self._reach.context)
+    def _n_resampled(self) -> tuple[int, int | None]:
+        """All that was fed; a resampler that was flushed begins anew."""
+        return (0, 0) if self.ended else (self.n_fed, self.n_samples)
 
     def _append(self, audio: Audio) -> None:
         self.n_samples += audio.shape[1]
@@ -98,23 +101,21 @@ class AudioQueue:
         self.pending = np.concatenate((self.pending, audio), 1) if self.pending.shape[1] else audio
 
 
-class CodesQueue:
+class CodesQueue(Queue):
     """Codes on their way to a decoder, and the decoded audio on its way out."""
 
     COUNTS = ("n_frames", "n_run", "n_given", "skip", "end", "ended")
 
     def __init__(self, info: ModelInfo, *, sample_rate: int, step: int, n_channels: int) -> None:
         """Begin; `sample_rate` of what is given, Hz; `step` in frames."""
-        self._info, self._step, self._n_channels, self._reach = info, step, n_channels, decoder_reach(info)
-        self._resampler = Resampler(info.sample_rate, sample_rate, n_channels)
-        self.resamples = sample_rate != info.sample_rate
+        resampler = Resampler(info.sample_rate, sample_rate, n_channels)
+        super().__init__(info, decoder_reach(info), resampler, step=step)
         self.pending: Codes | None = None
         self.n_frames = 0  # frames taken
         self.n_run = 0  # samples decoded, delay included
         self.n_given = 0  # samples given, at the model's rate
         self.skip = info.delay  # samples still to be dropped
         self.end: int | None = None  # samples to be given all in all
-        self.ended = False
 
     def take(self, codes: Codes) -> None:
         """Take codes (C, Q, f) that were checked."""
@@ -124,7 +125,9 @@ class CodesQueue:
     def close(self) -> None:
         """No more frames come; code 0 fills the last step, unless it would be seen."""
         self.ended = True
-        if self.pending is not None and self._info.decoder_lookahead == 0:
+        if self.pending is None:
+            return
+        if self._info.decoder_lookahead == 0 and (self.n_run or self.pending.shape[2] >= self._reach.start):
             self.pending = np.pad(self.pending, ((0, 0), (0, 0), (0, -self.pending.shape[2] % self._step)))
 
     def blocks(self) -> list[Block]:
@@ -152,7 +155,7 @@ class CodesQueue:
             return False
         limit = np.array(self._info.codebook_sizes[: pending.shape[1]])[:, None]
         in_range = bool(((pending >= 0) & (pending < limit)).all())
-        most = self._reach.context + self._step + self._reach.ahead
+        most = self._reach.context + self._reach.step(0, self._step) + self._reach.ahead
         fits = self._reach.whole or pending.shape[2] < most
         return in_range and len(pending) == self._n_channels and fits
 
@@ -169,6 +172,6 @@ class CodesQueue:
         audio = self._resampler.feed(audio)
         return np.concatenate((audio, self._resampler.flush()), 1) if self.ended else audio
 
-    def _origin(self, frame: int) -> int:
-        """First frame that is kept when `frame` is the next to compute."""
-        return 0 if self._reach.whole else max(0, frame - self._reach.context)
+    def _n_resampled(self) -> tuple[int, int | None]:
+        """What was decoded and not trimmed; a resampler that was flushed begins anew."""
+        return (0, 0) if self.ended else (self.n_given, None)

@@ -12,36 +12,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.arrays import is_torch, like
 from codec.engine import State
 from codec.errors import AudioError, CodesError
-from codec.stream.queue import AudioQueue, CodesQueue
-from codec.stream.state import Identity, load_stream, save_stream
+from codec.stream.coding import AnyQueue, Coding
+from codec.stream.state import load_stream, save_stream
 from codec.stream.window import Block
 
-Queue = TypeVar("Queue", AudioQueue, CodesQueue)
 Step = Callable[[Any, State], tuple[NDArray[Any], State]]
 
 
-class StreamRows(ABC, Generic[Queue]):
+class StreamRows(ABC, Generic[AnyQueue]):
     """Streams of one channel in one object, by row."""
 
-    def __init__(self, fresh: State, *, rows: int, causal: bool, error: type[AudioError] | type[CodesError]) -> None:
-        """Begin with rows 0 to rows - 1.
-
-        Args:
-            fresh: the engine's state of one stream before anything.
-            rows: how many streams.
-            causal: the engine's state goes on; else each step begins with the fresh one.
-            error: what an unknown row raises.
-        """
-        self._error = error
-        self._queues: dict[int, Queue] = {}
-        self._table = StateTable(fresh, keeps=causal)
+    def __init__(self, coding: Coding[AnyQueue], *, rows: int, error: type[AudioError] | type[CodesError]) -> None:
+        """Begin with rows 0 to rows - 1; `error` is what an unknown row raises."""
+        self._coding, self._error = coding, error
+        self._identity = {**coding.identity, "channels": None}
+        self._queues: dict[int, AnyQueue] = {}
+        self._table = StateTable(coding.begin(1)[0], keeps=coding.keeps)
         self._n_added = 0
         for _ in range(rows):
             self.add()
@@ -57,7 +51,7 @@ class StreamRows(ABC, Generic[Queue]):
         """A new stream's row; the number of a row that left is never given again."""
         row, self._n_added = self._n_added, self._n_added + 1
         self._table.add(row)
-        self._queues[row] = self._begin()
+        self._queues[row] = self._coding.queue(1)
         return row
 
     @final
@@ -72,7 +66,7 @@ class StreamRows(ABC, Generic[Queue]):
         """One row back to the state before its beginning."""
         self._queue(row)
         self._table.put(row, self._table.fresh)
-        self._queues[row] = self._begin()
+        self._queues[row] = self._coding.queue(1)
 
     @final
     def flush(self, rows: Iterable[int]) -> dict[int, NDArray[Any]]:
@@ -85,12 +79,8 @@ class StreamRows(ABC, Generic[Queue]):
 
     @final
     def state(self, row: int) -> bytes:
-        """All that a row remembers, for `load_state` of another row or of a single stream like it: safetensors.
-
-        Raises:
-            StateError: the streams change the sample rate.
-        """
-        return save_stream(self._identity(), self._queue(row), [self._table.get(row)])
+        """All that a row remembers, for `load_state` of another row or of a single stream like it: safetensors."""
+        return save_stream(self._identity, self._queue(row), [self._table.get(row)])
 
     @final
     def load_state(self, row: int, data: bytes) -> None:
@@ -100,29 +90,42 @@ class StreamRows(ABC, Generic[Queue]):
             StateError: damaged, or of another stream; the row is then as before.
         """
         self._queue(row)
-        queue = self._begin()
-        (state,) = load_stream(data, self._identity(), queue, [self._table.fresh])
+        queue = self._coding.queue(1)
+        (state,) = load_stream(data, self._identity, queue, [self._table.fresh])
         self._queues[row] = queue
         self._table.put(row, state)
 
     @final
-    def _queue(self, row: int) -> Queue:
+    def _queue(self, row: int) -> AnyQueue:
         if row not in self._queues:
             there = ", ".join(map(str, self._queues)) or "none"
             raise self._error(f"row {row}: not there; rows are {there}; add() gives a new one")
         return self._queues[row]
 
     @abstractmethod
-    def _begin(self) -> Queue:
-        """The queue of a stream before its beginning."""
+    def feed(self, data: Mapping[int, Any], /) -> dict[int, Any]:
+        """Take some for some rows, give what it completes."""
 
-    @abstractmethod
-    def _identity(self) -> Identity:
-        """As a single stream's."""
+    @final
+    def _feed(self, data: Mapping[int, Any]) -> dict[int, Any]:
+        """Check all rows before any takes something."""
+        checked = {}
+        for row, item in data.items():
+            name = f"stream {self._coding.kind}s: row {row}"
+            checked[row] = self._coding.check(item, self._queue(row), channels=None, name=name)
+        for row, array in checked.items():
+            self._queues[row].take(array)
+        results = self._run(checked)
+        return {row: like(result, is_torch(data[row])) for row, result in results.items()}
 
-    @abstractmethod
+    @final
     def _run(self, rows: Iterable[int]) -> dict[int, NDArray[Any]]:
         """Run the whole steps that these rows have ready."""
+        # A block's axis of channels is one long; that of rows takes its place.
+        blocks = {row: [Block(block.data[0], block.keep) for block in self._queues[row].blocks()] for row in rows}
+        parts = self._table.run(blocks, self._coding.step)
+        nothing = self._coding.nothing
+        return {row: self._queues[row].give(np.concatenate([nothing, *parts[row]], -1)[None])[0] for row in blocks}
 
 
 class StateTable:

@@ -20,18 +20,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from codec.config import ModelInfo
 from codec.engine import Engine, State
 from codec.errors import StateError
-from codec.stream.queue import AudioQueue, CodesQueue
+from codec.stream.basequeue import Counts, Queue, Tensors
 
-Counts = dict[str, int | None]
 Identity = dict[str, str | int | None]
-Tensors = dict[str, NDArray[Any]]
 
 VERSION = 1
 DAMAGED = "stream state: damaged or no stream state; save it again"
@@ -76,23 +73,13 @@ def unpack(data: bytes, identity: Identity) -> tuple[Counts, Tensors]:
     return counts, tensors
 
 
-def check_no_resampling(queue: AudioQueue | CodesQueue) -> None:
-    """Raises: StateError where the state cannot be had: soxr neither copies nor saves what it remembers."""
-    if queue.resamples:
-        raise StateError("state of a resampling stream cannot be saved; feed it at the model's rate")
-
-
-def save_stream(identity: Identity, queue: AudioQueue | CodesQueue, states: list[State]) -> bytes:
+def save_stream(identity: Identity, queue: Queue, states: list[State]) -> bytes:
     """The bytes of a stream: its queue, and the engine's state of each channel."""
-    check_no_resampling(queue)
-    counts = {name: None if (value := getattr(queue, name)) is None else int(value) for name in queue.COUNTS}
-    tensors = _named(states)
-    if queue.pending is not None:
-        tensors["pending"] = queue.pending
-    return pack(identity, counts, tensors)
+    counts, tensors = queue.saved()
+    return pack(identity, counts, {**_named(states), **tensors})
 
 
-def load_stream(data: bytes, identity: Identity, queue: AudioQueue | CodesQueue, fresh: list[State]) -> list[State]:
+def load_stream(data: bytes, identity: Identity, queue: Queue, fresh: list[State]) -> list[State]:
     """Put a stream back: a new `queue` is filled, the engine's states are the result.
 
     Raises:
@@ -103,11 +90,8 @@ def load_stream(data: bytes, identity: Identity, queue: AudioQueue | CodesQueue,
         found = tensors.get(name)
         if found is None or found.shape != like.shape or found.dtype != like.dtype:
             raise StateError(f"stream state: {name} does not fit this model; save it again with this version of codec")
-    if counts.keys() != set(queue.COUNTS) or not queue.holds(tensors.get("pending")):
+    if not queue.restore(counts, tensors):
         raise StateError(DAMAGED)
-    for name in (*queue.COUNTS, "pending"):
-        value = tensors.get(name) if name == "pending" else counts[name]
-        setattr(queue, name, bool(value) if name == "ended" else value)
     return [tuple(tensors[f"state.{row}.{i}"] for i in range(len(state))) for row, state in enumerate(fresh)]
 
 

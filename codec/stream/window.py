@@ -4,6 +4,9 @@ A network that looks ahead takes each block for the whole signal. So a step's fr
 frames before and after them that its receptive field declares, cut at the signal's true beginning and end; what an
 inner edge made wrong is dropped. Where a network sees the whole signal, there is one window, at the end.
 
+A causal network may need more than one frame before its first output is right, because what it lets stand before the
+signal is made of them. It declares so many frames, and the first step has them; a shorter signal is one step.
+
 >>> reach = Reach(context=2, ahead=1)
 >>> [(w.begin, w.first, w.stop) for w in windows(reach, first=0, known=9, step=4, hop_length=1, ended=False)]
 [(0, 0, 4), (2, 4, 8)]
@@ -30,11 +33,17 @@ class Reach:
         context: frames before them.
         ahead: input steps (samples, or frames of codes) behind them.
         whole: the whole signal instead.
+        start: frames that the first step has at least.
     """
 
     context: int = 0
     ahead: int = 0
     whole: bool = False
+    start: int = 1
+
+    def step(self, first: int, step: int) -> int:
+        """Frames of the step that begins at frame `first` where others have `step`."""
+        return step if first else -(-max(step, self.start) // step) * step
 
 
 class Block(NamedTuple):
@@ -55,12 +64,12 @@ class Window(NamedTuple):
 
 def encoder_reach(info: ModelInfo) -> Reach:
     """Of a model's encoder; a causal one remembers, and needs no windows."""
-    return _reach(info.encoder_context, info.encoder_lookahead)
+    return _reach(info.encoder_context, info.encoder_lookahead, info.encoder_start)
 
 
 def decoder_reach(info: ModelInfo) -> Reach:
     """Of a model's decoder."""
-    return _reach(info.context, info.decoder_lookahead)
+    return _reach(info.context, info.decoder_lookahead, info.decoder_start)
 
 
 def check_streams(info: ModelInfo, reach: Reach, what: str) -> None:
@@ -79,7 +88,7 @@ def windows(reach: Reach, *, first: int, known: int, step: int, hop_length: int,
         reach: of the network.
         first: first frame that was not computed yet.
         known: input steps that came so far; where `ended`, whole frames.
-        step: frames of a step.
+        step: frames of a step but for the first.
         hop_length: input steps of a frame.
         ended: no more come.
     """
@@ -87,14 +96,16 @@ def windows(reach: Reach, *, first: int, known: int, step: int, hop_length: int,
     if reach.whole:
         stop = known // hop_length
         return [Window(0, 0, stop, known)] if ended and first < stop else []
-    while (first + step) * hop_length + reach.ahead <= known or (ended and first * hop_length < known):
-        stop = min(first + step, known // hop_length)
+    while (stop := first + reach.step(first, step)) * hop_length + reach.ahead <= known or (
+        ended and first * hop_length < known
+    ):
+        stop = min(stop, known // hop_length)
         ready.append(Window(max(0, first - reach.context), first, stop, min(known, stop * hop_length + reach.ahead)))
         first = stop
     return ready
 
 
-def _reach(context: int | None, ahead: int | None) -> Reach:
+def _reach(context: int | None, ahead: int | None, start: int) -> Reach:
     if ahead == 0:
-        return Reach()
-    return Reach(whole=True) if context is None or ahead is None else Reach(context, ahead)
+        return Reach(start=start)
+    return Reach(whole=True) if context is None or ahead is None else Reach(context, ahead, start=start)

@@ -11,12 +11,13 @@ array([[1, 2, 3],
 """
 
 from codec.tokens.base import Layout, Restored
-from codec.tokens.build import LAYOUTS, make_layout
+from codec.tokens.build import APART, LAYOUTS, make_layout, parse_layout
 from codec.tokens.flat import MultiRate, Sections, join_levels, split_levels
 from codec.tokens.grid import Delay, Depth, Parallel
 from codec.tokens.ids import SPECIALS, TokenIds
 
 __all__ = [
+    "APART",
     "LAYOUTS",
     "SPECIALS",
     "Delay",
@@ -29,5 +30,6 @@ __all__ = [
     "TokenIds",
     "join_levels",
     "make_layout",
+    "parse_layout",
     "split_levels",
 ]

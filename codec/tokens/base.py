@@ -67,6 +67,10 @@ class Layout(abc.ABC):
     def _pick(self, tokens: Array, counts: list[int]) -> list[Array]:
         """Tokens of one item as one row per codebook, each as long as it goes."""
 
+    @abc.abstractmethod
+    def _whole(self, tokens: Array) -> Array | None:
+        """Tokens of a batch (B, ...) as ids (B, Q, F); None where they are not those of whole frames alone."""
+
     def arrange(self, codes: Any, *, wrap: bool = False) -> Any:
         """Codes as tokens.
 
@@ -84,7 +88,7 @@ class Layout(abc.ABC):
         if array.ndim < 2 or array.shape[-2] != self.ids.n_codebooks:
             raise CodesError(f"codes of shape {array.shape}: expected (..., {self.ids.n_codebooks}, frames)")
         _check_codes(array, self.ids)
-        tokens = self._lay(array + np.array(self.ids.offsets)[:, None])
+        tokens = self._lay(array + self.ids.offset_column)
         if wrap:
             edge = np.ones((*array.shape[:-2], *self.step), np.int64)
             tokens = np.concatenate((edge * self.ids.audio_start, tokens, edge * self.ids.audio_end), self.axis)
@@ -115,12 +119,33 @@ class Layout(abc.ABC):
             wanted = ["N" if i - n_dims == self.axis else str(size) for i, size in enumerate(self.step)]
             raise CodesError(f"tokens of shape {array.shape}: expected ([batch,] {', '.join(wanted)})")
         items = array if array.ndim > n_dims else array[None]
+        if (quick := self._restore_whole(items, count)) is not None:
+            whole, stopped = _back(quick[0], tokens), quick[1]
+            results = [Restored(codes, 0, 0, stopped) for codes in whole]
+            return results if array.ndim > n_dims else results[0]
         found = []
         for i, item in enumerate(items):
             place = (i,) if array.ndim > n_dims else ()
             codes, n_incomplete, n_dropped, stopped = self._restore(item, count, strict=strict, place=place)
             found.append(Restored(_back(codes, tokens), n_incomplete, n_dropped, stopped))
         return found if array.ndim > n_dims else found[0]
+
+    def _restore_whole(self, tokens: Array, count: int) -> tuple[Array, str] | None:
+        """Codes (B, count, F) of a batch whose items are whole and of one length, as `arrange` gives them, in one go.
+
+        None for all else, which `_restore` takes apart item by item.
+        """
+        stopped = ""
+        if tokens.shape[self.axis] > 1:
+            first, last = (tokens[..., i] if self.axis == -1 else tokens[:, i] for i in (0, -1))
+            if (first == self.ids.audio_start).all() and (last == self.ids.audio_end).all():
+                tokens, stopped = tokens[..., 1:-1] if self.axis == -1 else tokens[:, 1:-1], "audio_end"
+        ids = self._whole(tokens)
+        if ids is None:
+            return None
+        codes = np.empty(ids.shape, np.int64)
+        np.subtract(ids, self.ids.offset_column, out=codes)
+        return (codes[:, :count], stopped) if _wrong_code(codes, self.ids) is None else None
 
     def _restore(
         self, tokens: Array, count: int, *, strict: bool, place: tuple[int, ...]
@@ -236,17 +261,25 @@ class Layout(abc.ABC):
 
 
 def _check_codes(codes: Array, ids: TokenIds) -> None:
-    """Check ranges; a code below 0 is huge when read as unsigned, so that one comparison does."""
-    if not codes.size:
+    """Check ranges."""
+    where = _wrong_code(codes, ids)
+    if where is None:
         return
-    sizes = np.array(ids.codebook_sizes, np.uint64)
-    unsigned = codes.view(np.uint64)
-    if unsigned.max() < sizes.min() or not (unsigned.max(axis=-1) >= sizes).any():
-        return
-    where = [int(i) for i in np.argwhere(unsigned >= sizes[:, None])[0]]
-    code = int(codes[tuple(where)])
-    last = ids.codebook_sizes[where[-2]] - 1
+    code, last = int(codes[where]), ids.codebook_sizes[where[-2]] - 1
     raise CodesError(f"codes[{', '.join(map(str, where))}] = {code}: codebook {where[-2]} has entries 0 to {last}")
+
+
+def _wrong_code(codes: Array, ids: TokenIds) -> tuple[int, ...] | None:
+    """Where the first code out of range is, in an array (..., Q, F)."""
+    if not codes.size:
+        return None
+    unsigned = codes.view(np.uint64)  # a code below 0 is huge then, so that one comparison does
+    if unsigned.max() < min(ids.codebook_sizes):
+        return None
+    sizes = np.array(ids.codebook_sizes, np.uint64)
+    if not (unsigned.max(axis=-1) >= sizes).any():
+        return None
+    return tuple(int(i) for i in np.argwhere(unsigned >= sizes[:, None])[0])
 
 
 def _back(array: Array, source: Any) -> Any:

@@ -2,6 +2,8 @@
 
 >>> make_layout("coarse", TokenIds((16,) * 4), {"n_coarse": 1}).sections
 (1, 3)
+>>> make_layout("delay:delays=0,2", TokenIds((16,) * 2)).delays
+(0, 2)
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ def _positive(sections: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for n in sections if n)
 
 
+# Kinds that keep codebooks apart, so that all may take the same range of ids.
+APART = ("parallel", "delay", "depth")
+LISTS = ("delays", "divisors")  # options that are a number for each codebook
+
 LAYOUTS: dict[str, Callable[..., Layout]] = {
     "parallel": Parallel,
     "frame": _frame,
@@ -55,7 +61,8 @@ def make_layout(kind: str, ids: TokenIds, options: Mapping[str, Any] | None = No
     """A layout of `LAYOUTS`.
 
     Args:
-        kind: parallel, frame, codebook, delay, coarse, semantic, multirate or depth.
+        kind: parallel, frame, codebook, delay, coarse, semantic, multirate or depth; its options may stand behind it,
+            as in `semantic:n_semantic=1:n_coarse=2`.
         ids: the token ids.
         options: delay: `delays`; coarse: `n_coarse`; semantic: `n_semantic`, `n_coarse`; multirate: `divisors`;
             depth: `n_groups`.
@@ -63,9 +70,32 @@ def make_layout(kind: str, ids: TokenIds, options: Mapping[str, Any] | None = No
     Raises:
         CodesError: an unknown kind or option, or an option that cannot be.
     """
+    kind, written = parse_layout(kind)
+    options = written | dict(options or {})
+    try:
+        return LAYOUTS[kind](ids, **options)
+    except TypeError as failure:
+        raise CodesError(f"layout {kind}: options {options}: {str(failure).split('() ')[-1]}") from None
+
+
+def parse_layout(text: str) -> tuple[str, dict[str, Any]]:
+    """A layout as one writes it, `coarse:n_coarse=2`, to its kind and options.
+
+    >>> parse_layout("multirate:divisors=4,2,1"), parse_layout("frame")
+    (('multirate', {'divisors': (4, 2, 1)}), ('frame', {}))
+
+    Raises:
+        CodesError: an unknown kind, or an option that is no number.
+    """
+    kind, *parts = text.split(":")
     if kind not in LAYOUTS:
         raise CodesError(f"layout {kind!r}: known are {', '.join(LAYOUTS)}")
-    try:
-        return LAYOUTS[kind](ids, **(options or {}))
-    except TypeError as failure:
-        raise CodesError(f"layout {kind}: options {dict(options or {})}: {str(failure).split('() ')[-1]}") from None
+    options: dict[str, Any] = {}
+    for part in parts:
+        name, _, value = part.partition("=")
+        try:
+            numbers = tuple(int(number) for number in value.split(","))
+        except ValueError:
+            raise CodesError(f"layout {text!r}: write options as {kind}:name=1, or name=1,2,3") from None
+        options[name] = numbers if name in LISTS or len(numbers) > 1 else numbers[0]
+    return kind, options

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -68,6 +68,19 @@ class Sections(Layout):
             piece.reshape(*batch, n_frames, n)[...] = shifted[..., first : first + n, :].swapaxes(-1, -2)
         return tokens
 
+    def _whole(self, tokens: Array) -> Array | None:
+        n_items, n_tokens = tokens.shape
+        if n_tokens % self.ids.n_codebooks:
+            return None
+        n_frames = n_tokens // self.ids.n_codebooks
+        if len(self.sections) == 1:
+            return tokens.reshape(n_items, n_frames, -1).swapaxes(-1, -2) if n_tokens else None
+        ids = np.empty((n_items, self.ids.n_codebooks, n_frames), np.int64)
+        for first, n in self._starts():
+            piece = tokens[:, first * n_frames : (first + n) * n_frames]
+            ids[:, first : first + n] = piece.reshape(n_items, n_frames, n).swapaxes(-1, -2)
+        return ids
+
     def _count(self, tokens: Array, is_code: Facts) -> list[int]:
         """Where each section ends: at the first id of a later one."""
         ends = [0]
@@ -120,32 +133,30 @@ class MultiRate(Layout):
         """The row."""
         return -1
 
-    @cached_property
+    @property
     def _order(self) -> list[tuple[int, int]]:
         """(codebook, frame) of each token of a period."""
-        frames = range(math.lcm(*self.divisors))
-        return [(q, f) for f in frames for q, divisor in enumerate(self.divisors) if f % divisor == 0]
+        return _order_of(self.divisors)
 
     def _lay(self, shifted: Array) -> Array:
-        self._check_repeats(shifted)
-        period, n_frames = math.lcm(*self.divisors), shifted.shape[-1]
+        n_frames = shifted.shape[-1]
         n_tokens = sum(-(-n_frames // divisor) for divisor in self.divisors)
-        tokens = np.empty((*shifted.shape[:-2], n_tokens), np.int64)
-        for i, (q, frame) in enumerate(self._order):
-            row = shifted[..., q, frame::period]
-            if row.shape[-1]:
-                tokens[..., i :: len(self._order)] = row
+        books, frames = (part[:n_tokens] for part in _sources(self.divisors, _roomy(n_tokens)))
+        tokens: Array = shifted.reshape(*shifted.shape[:-2], -1).take(books * n_frames + frames, -1)
+        differs = tokens.take(_places(self.divisors, _roomy(n_frames))[:, :n_frames], -1) != shifted
+        if differs.any():
+            where = [int(i) for i in np.argwhere(differs)[0]]
+            n = self.divisors[where[-2]]
+            raise CodesError(f"codes{where}: codebook {where[-2]} has one code for {n} frames; these differ")
         return tokens
 
-    def _check_repeats(self, shifted: Array) -> None:
-        for q, divisor in enumerate(self.divisors):
-            for shift in range(1, divisor):
-                later = shifted[..., q, shift::divisor]
-                differs = later != shifted[..., q, ::divisor][..., : later.shape[-1]]
-                if differs.any():
-                    *item, at = (int(i) for i in np.argwhere(differs)[0])
-                    where = ", ".join(map(str, (*item, q, at * divisor + shift)))
-                    raise CodesError(f"codes[{where}]: codebook {q} has one code for {divisor} frames; these differ")
+    def _whole(self, tokens: Array) -> Array | None:
+        n_periods, rest = divmod(tokens.shape[-1], len(self._order))
+        begins = _begins_of(self.divisors)
+        if rest not in begins:  # it ends inside a frame
+            return None
+        n_frames = n_periods * math.lcm(*self.divisors) + begins.index(rest)
+        return tokens.take(_places(self.divisors, _roomy(n_frames))[:, :n_frames], -1)
 
     def _count(self, tokens: Array, is_code: Facts) -> list[int]:
         return [len(tokens)]
@@ -161,6 +172,43 @@ class MultiRate(Layout):
                 row[j :: len(pieces)] = piece
             rows.append(row)
         return rows
+
+
+@cache
+def _order_of(divisors: tuple[int, ...]) -> list[tuple[int, int]]:
+    frames = range(math.lcm(*divisors))
+    return [(q, f) for f in frames for q, divisor in enumerate(divisors) if f % divisor == 0]
+
+
+@cache
+def _begins_of(divisors: tuple[int, ...]) -> list[int]:
+    """Token of a period that each of its frames begins with."""
+    frames = [frame for _, frame in _order_of(divisors)]
+    return [frames.index(frame) for frame in range(math.lcm(*divisors))]
+
+
+def _roomy(size: int) -> int:
+    """The next power of two: tables of this size are kept, and their beginnings used."""
+    return 1 << max(10, (size - 1).bit_length())
+
+
+@lru_cache(maxsize=16)
+def _sources(divisors: tuple[int, ...], n_tokens: int) -> tuple[Array, Array]:
+    """Codebook and frame of each token."""
+    order = np.array(_order_of(divisors))
+    period, place = np.divmod(np.arange(n_tokens), len(order))
+    return order[place, 0], period * math.lcm(*divisors) + order[place, 1]
+
+
+@lru_cache(maxsize=16)
+def _places(divisors: tuple[int, ...], n_frames: int) -> Array:
+    """Token that each frame of each codebook has, (Q, F)."""
+    order, length = _order_of(divisors), math.lcm(*divisors)
+    at = {pair: i for i, pair in enumerate(order)}
+    table = np.array([[at[q, f - f % divisor] for f in range(length)] for q, divisor in enumerate(divisors)])
+    period, frame = np.divmod(np.arange(n_frames), length)
+    places: Array = period * len(order) + table[:, frame]
+    return places
 
 
 def join_levels(levels: Sequence[Array], divisors: Sequence[int]) -> Array:

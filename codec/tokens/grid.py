@@ -53,6 +53,8 @@ class Delay(Layout):
 
     def _lay(self, shifted: Array) -> Array:
         *batch, n_codebooks, n_frames = shifted.shape
+        if not any(self.delays):
+            return shifted
         tokens = np.empty((*batch, n_codebooks, n_frames + max(self.delays)), np.int64)
         for q, delay in enumerate(self.delays):
             tokens[..., q, :delay] = self.ids.pad
@@ -67,6 +69,18 @@ class Delay(Layout):
             row = row[delay:]
             counts.append(len(row) if row.all() else int(row.argmin()))
         return counts
+
+    def _whole(self, tokens: Array) -> Array | None:
+        n_frames = tokens.shape[-1] - max(self.delays)
+        if not any(self.delays) or n_frames < 0:
+            return tokens if n_frames >= 0 else None
+        ids = np.empty((*tokens.shape[:-1], n_frames), np.int64)
+        for q, delay in enumerate(self.delays):
+            for corner in (tokens[:, q, :delay], tokens[:, q, delay + n_frames :]):
+                if (corner != self.ids.pad).any():
+                    return None
+            ids[:, q] = tokens[:, q, delay : delay + n_frames]
+        return ids
 
     def _pick(self, tokens: Array, counts: list[int]) -> list[Array]:
         return [row[d : d + n] for row, d, n in zip(tokens, self.delays, counts, strict=True)]
@@ -117,6 +131,9 @@ class Depth(Layout):
     def _lay(self, shifted: Array) -> Array:
         turned = np.ascontiguousarray(shifted.swapaxes(-1, -2))
         return turned.reshape(*turned.shape[:-1], *self.step[1:])
+
+    def _whole(self, tokens: Array) -> Array | None:
+        return tokens.reshape(*tokens.shape[:2], self.ids.n_codebooks).swapaxes(-1, -2)
 
     def _count(self, tokens: Array, is_code: Facts) -> list[int]:
         """Codes of each codebook before its first special token."""

@@ -55,6 +55,11 @@ class TokenIds:
         return tuple(accumulate(self.codebook_sizes[:-1], initial=self.first))
 
     @cached_property
+    def offset_column(self) -> npt.NDArray[np.int64]:
+        """`offsets` as a column (Q, 1), to be added to codes (..., Q, F)."""
+        return np.array(self.offsets, np.int64)[:, None]
+
+    @cached_property
     def n_code_ids(self) -> int:
         """Ids that stand for codes."""
         return max(self.codebook_sizes) if self.shared else sum(self.codebook_sizes)

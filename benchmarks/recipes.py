@@ -1,0 +1,90 @@
+"""What one training step of each recipe costs at its published size: seconds and memory, measured.
+
+    python -m benchmarks.recipes [--only NAME] [--crops 1]
+
+A process of its own for each recipe, one thread: a step of so many crops of the published length with the recipe's
+adversary and all codebooks in use. Seconds are those of the processor, the least of up to three steps; memory is the
+process's greatest. Both go into benchmarks/systems.json; `python -m benchmarks.systems` writes the table and the lines
+in the recipes from it. What the published batch takes is computed: crops are alike, so seconds grow with their number,
+and memory by what `codec train --dry-run` counts for each crop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+from benchmarks.memory import ROOT, one_thread
+from benchmarks.systems import RECIPES, read_results, write_results
+
+PATIENCE = 20.0  # s; a step that takes longer is measured once
+
+
+def main() -> None:
+    """Measure all recipes, or with --child one in this process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", choices=RECIPES)
+    parser.add_argument("--crops", type=int, default=1)
+    parser.add_argument("--child", action="store_true")
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(args.only, args.crops)))
+        return
+    for name in [args.only] if args.only else RECIPES:
+        command = [sys.executable, "-m", "benchmarks.recipes", "--child", "--only", name, "--crops", str(args.crops)]
+        done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), cwd=ROOT, check=False)
+        if done.returncode:
+            print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        results = read_results()
+        results["steps"] = {**results.get("steps", {}), name: row}
+        write_results(results)
+        print(name, row, flush=True)
+
+
+def measure(name: str, crops: int) -> dict[str, Any]:
+    """Steps of one recipe in this process."""
+    import torch
+
+    from codec.timing import peak_memory
+    from codec.train.config import read_recipe
+    from codec.train.data import Batch
+    from codec.train.dryrun import dry_run
+    from codec.train.trainer import Trainer
+
+    torch.set_num_threads(1)
+    words = [f"data.batch={crops}", "optim.precision=float32", "run.device=cpu", "optim.compile=never"]
+    published = read_recipe(name)
+    if published.adversary.start_step > 0:
+        words.append("adversary.start_step=0")
+    recipe = read_recipe(name, words)
+    hop = recipe.model.hop_length
+    length = round(recipe.data.crop * recipe.model.frame_rate) * hop
+    trainer = Trainer(recipe, torch.device("cpu"))
+    trainer.learner.n_started = trainer.network.bottleneck.n_stages  # as after the start of the codebooks
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(0.1 * torch.randn(crops, 1, length, generator=generator), torch.full((crops,), 2**20))
+    seconds: list[float] = []
+    while len(seconds) < 3 and (not seconds or max(seconds) < PATIENCE):
+        begin = time.process_time()
+        trainer.run_step(batch)
+        seconds.append(time.process_time() - begin)
+    memory = peak_memory()
+    one, many = (dry_run(read_recipe(name, [f"data.batch={n}"])).memory for n in (1, 2))
+    return {
+        "crops": crops,
+        "crop": recipe.data.crop,
+        "batch": published.data.batch,
+        "seconds": min(seconds),
+        "memory_bytes": memory,
+        "batch_memory_bytes": (memory or 0) + (many - one) * (published.data.batch - crops),
+    }
+
+
+if __name__ == "__main__":
+    main()
