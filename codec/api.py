@@ -21,6 +21,7 @@ from codec.arrays import as_audio, as_codes, is_torch, like
 from codec.audio import check_samples, fit
 from codec.codes import Codes
 from codec.codesfile.condition import Condition, condition_of
+from codec.codesfile.counts import allowed_counts
 from codec.config import ModelInfo
 from codec.engine import Audio, Engine, open_engine
 from codec.errors import AudioError, CodesError, CodesFileError, ModelError
@@ -30,6 +31,7 @@ from codec.modelfolder import read_model
 from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
 from codec.stream.condition import check_condition
 from codec.stream.rows import StreamDecoders, StreamEncoders
+from codec.stream.variable import RateControl, choose_control
 
 
 class Model:
@@ -52,6 +54,7 @@ class Model:
         *,
         codebooks: int | None = None,
         bitrate: float | None = None,
+        variable: bool = False,
         mode: str = "block",
         channels: str = "keep",
         lengths: Sequence[int] | None = None,
@@ -63,6 +66,8 @@ class Model:
             sample_rate: of `audio`, Hz; the model's when None.
             codebooks: how many codebooks to use; all when None.
             bitrate: or the most bits per second of one channel to use.
+            variable: stay under the bitrate on average: pauses get fewer codebooks, loud frames more. What is not sent
+                is -1 in the codes.
             mode: `block` or `frame`.
             channels: `keep` codes each channel, `mix` their mean.
             lengths: true samples of each item of a batch. Each item gives exactly what it gives alone.
@@ -75,7 +80,7 @@ class Model:
             CodesError: a number of codebooks or a bitrate that the model does not have.
         """
         array, torch_wanted = _check_audio(audio), is_torch(audio)
-        count = choose_codebooks(self.info, codebooks=codebooks, bitrate=bitrate)
+        count, control = choose_rate(self.info, codebooks=codebooks, bitrate=bitrate, variable=variable)
         rate = check_sample_rate(sample_rate, self.info.sample_rate)
         if channels not in ("keep", "mix"):
             raise AudioError(f"channels={channels!r}: use keep or mix")
@@ -85,7 +90,7 @@ class Model:
         items = [item[:, :size] for item, size in zip(array, sizes, strict=True)] if array.ndim == 3 else [array]
         for i, item in enumerate(items):
             check_samples(item, f"audio, item {i}" if array.ndim == 3 else "audio")
-        codes = [self._encode_item(item, rate, count, mode=mode, channels=channels) for item in items]
+        codes = [self._encode_item(item, rate, (count, control), mode=mode, channels=channels) for item in items]
         result = [dataclasses.replace(item, data=like(item.data, torch_wanted)) for item in codes]
         return result if array.ndim == 3 else result[0]
 
@@ -115,6 +120,7 @@ class Model:
         *,
         codebooks: int | None = None,
         bitrate: float | None = None,
+        variable: bool = False,
         mode: str = "frame",
         sample_rate: int | None = None,
         channels: int | None = None,
@@ -123,8 +129,9 @@ class Model:
         """A new `StreamEncoder`; `sample_rate` of the chunks, `channels` None for (samples,).
 
         A model whose frames depend on the whole signal is refused, unless `whole`: all codes come at `flush`.
+        `variable` as for `encode`: at no time is the mean from the beginning on over the bitrate.
         """
-        count = choose_codebooks(self.info, codebooks=codebooks, bitrate=bitrate)
+        count, control = choose_rate(self.info, codebooks=codebooks, bitrate=bitrate, variable=variable)
         return StreamEncoder(
             self.engine,
             self.info,
@@ -133,6 +140,7 @@ class Model:
             sample_rate=sample_rate,
             channels=channels,
             whole=whole,
+            control=control,
         )
 
     def stream_decoder(
@@ -164,12 +172,21 @@ class Model:
         rows: int = 0,
         codebooks: int | None = None,
         bitrate: float | None = None,
+        variable: bool = False,
         mode: str = "frame",
         sample_rate: int | None = None,
     ) -> StreamEncoders:
         """New `StreamEncoders`: many streams of one channel in one object, `rows` of them to begin with."""
-        count = choose_codebooks(self.info, codebooks=codebooks, bitrate=bitrate)
-        return StreamEncoders(self.engine, self.info, n_codebooks=count, rows=rows, mode=mode, sample_rate=sample_rate)
+        count, control = choose_rate(self.info, codebooks=codebooks, bitrate=bitrate, variable=variable)
+        return StreamEncoders(
+            self.engine,
+            self.info,
+            n_codebooks=count,
+            rows=rows,
+            mode=mode,
+            sample_rate=sample_rate,
+            control=control,
+        )
 
     def stream_decoders(self, *, rows: int = 0, mode: str = "frame", sample_rate: int | None = None) -> StreamDecoders:
         """New `StreamDecoders`, `rows` of them to begin with."""
@@ -179,7 +196,7 @@ class Model:
         """Codes made elsewhere, for example by a language model, as `Codes` of this model.
 
         Args:
-            data: integers (Q, F) or (C, Q, F).
+            data: integers (Q, F) or (C, Q, F); of a frame the last ones may be -1, not there.
             n_samples: true length; all that the frames carry when None.
             mode: how to decode them.
             condition: (N,) or (C, N), what a model with `info.condition` decodes them with.
@@ -201,14 +218,22 @@ class Model:
             raise CodesError(f"n_samples={n_samples}: {array.shape[-1]} frames carry 0 to {most} samples")
         rows = check_condition(self.info, condition, channels=len(array) if array.ndim == 3 else None)
         shaped = rows if rows is None or array.ndim == 3 else rows[0]
-        return Codes(like(array, is_torch(data)), n_samples, self.info, mode, condition=shaped)
+        counts = allowed_counts(self.info.prefixes, self.info.divisors[: array.shape[-2]])
+        counts = counts if array.min(initial=0) < 0 else ()
+        return Codes(like(array, is_torch(data)), n_samples, self.info, mode, condition=shaped, frame_codebooks=counts)
 
-    def _encode_item(self, audio: Audio, rate: int, count: int, *, mode: str, channels: str) -> Codes:
+    def _encode_item(
+        self, audio: Audio, rate: int, chosen: tuple[int, RateControl | None], *, mode: str, channels: str
+    ) -> Codes:
+        count, control = chosen
         kind: Literal["mix", "keep"] = "mix" if channels == "mix" else "keep"
         rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=kind)
-        encoder = self.stream_encoder(codebooks=count, mode=mode, channels=len(rows), whole=True)
+        encoder = StreamEncoder(
+            self.engine, self.info, n_codebooks=count, mode=mode, channels=len(rows), whole=True, control=control
+        )
         data = np.concatenate((encoder.feed(rows), encoder.flush()), -1)
-        codes = Codes(data, rows.shape[-1], self.info, mode, condition=encoder.condition)
+        counts = () if control is None else control.counts
+        codes = Codes(data, rows.shape[-1], self.info, mode, condition=encoder.condition, frame_codebooks=counts)
         return codes.first_channel() if audio.ndim == 1 or kind == "mix" else codes
 
     def _decode_item(self, codes: Codes, sample_rate: int | None) -> Audio:
@@ -257,7 +282,8 @@ def open_codes(path: str | os.PathLike[str], *, partial: bool = False) -> Codes:
         raise CodesFileError(f"{os.fspath(path)}: cannot be read: {describe_os_error(failure)}") from failure
     header = file.header
     codes = Codes(file.codes, file.n_samples, info_of_header(header), header.mode, file.warnings)
-    return dataclasses.replace(codes, condition=condition_of_header(header))
+    counts = header.frame_codebooks
+    return dataclasses.replace(codes, condition=condition_of_header(header), frame_codebooks=counts)
 
 
 def condition_of_header(header: codesfile.Header) -> Condition | None:
@@ -322,6 +348,22 @@ def choose_codebooks(info: ModelInfo, *, codebooks: int | None = None, bitrate: 
         rates = ", ".join(f"{info.bitrate_of(count):g}" for count in info.prefixes)
         raise CodesError(f"bitrate={bitrate:g}: {info.name} has {rates} bit/s")
     return fitting[-1]
+
+
+def choose_rate(
+    info: ModelInfo, *, codebooks: int | None = None, bitrate: float | None = None, variable: bool = False
+) -> tuple[int, RateControl | None]:
+    """The most codebooks of a frame that a request means, and what says how many each one gets where that is not all.
+
+    Raises:
+        CodesError: as `choose_codebooks`, or a model whose frames cannot differ.
+    """
+    if not variable:
+        return choose_codebooks(info, codebooks=codebooks, bitrate=bitrate), None
+    if codebooks is not None:
+        raise CodesError("codebooks and variable: give one of them")
+    control = choose_control(info, bitrate)
+    return control.counts[-1], control
 
 
 def _check_audio(audio: Any) -> Audio:

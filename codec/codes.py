@@ -9,6 +9,7 @@ from typing import Any
 from codec import codesfile
 from codec.arrays import as_codes
 from codec.codesfile.condition import SECTION, Condition, condition_bytes
+from codec.codesfile.counts import cut_counts, frame_bits
 from codec.config import ModelInfo
 from codec.errors import CodesFileError
 from codec.files import atomic_path
@@ -24,6 +25,7 @@ class Codes:
         model: what the codes belong to.
         mode: how they were made, `block` or `frame`.
         warnings: what is missing, where they come from a damaged file.
+        frame_codebooks: numbers of codebooks that a frame may have where frames differ; a code that was not sent is -1.
         condition: float32 (N,), (C, N) for kept channels: the vector that the decoder of a model with `info.condition`
             needs beside them, such as FACodec's voice; None for all other models.
     """
@@ -34,10 +36,11 @@ class Codes:
     mode: str = "block"
     warnings: tuple[str, ...] = ()
     condition: Condition | None = None
+    frame_codebooks: tuple[int, ...] = ()
 
     @property
     def codebooks(self) -> int:
-        """Codebooks in use."""
+        """Codebooks in use, the most where frames differ."""
         return int(self.data.shape[-2])
 
     @property
@@ -52,7 +55,10 @@ class Codes:
 
     @property
     def bitrate(self) -> float:
-        """Bits per second of all channels, without the container."""
+        """Bits per second of all channels, without the container; the mean where frames differ."""
+        if self.frame_codebooks:
+            bits = frame_bits(as_codes(self.data, "codes"), self.model.codebook_sizes, self.frame_codebooks)
+            return bits * self.model.frame_rate / max(1, self.n_frames)
         channels = int(self.data.shape[0]) if self.data.ndim == 3 else 1
         return channels * self.model.bitrate_of(self.codebooks)
 
@@ -63,7 +69,8 @@ class Codes:
 
     def prefix(self, codebooks: int) -> Codes:
         """The same with the first `codebooks` codebooks alone."""
-        return replace(self, data=self.data[..., :codebooks, :])
+        counts = cut_counts(self.frame_codebooks, codebooks)
+        return replace(self, data=self.data[..., :codebooks, :], frame_codebooks=counts)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write a `.codes` file, whole or not at all. One kept channel (1, Q, F) comes back from it as (Q, F).
@@ -73,15 +80,29 @@ class Codes:
         """
         data = as_codes(self.data, "codes")
         channels = len(data) if data.ndim == 3 else 1
-        header = make_header(self.model, self.mode, self.codebooks, channels=channels, condition=self.condition)
+        counts = self.frame_codebooks
+        header = make_header(
+            self.model,
+            self.mode,
+            self.codebooks,
+            channels=channels,
+            condition=self.condition,
+            frame_codebooks=counts,
+        )
         with atomic_path(path, overwrite=overwrite, error=CodesFileError) as temporary, temporary.open("wb") as file:
             codesfile.write(file, codesfile.CodesFile(header, data, self.n_samples))
 
 
 def make_header(
-    info: ModelInfo, mode: str, n_codebooks: int, *, channels: int = 1, condition: Condition | None = None
+    info: ModelInfo,
+    mode: str,
+    n_codebooks: int,
+    *,
+    channels: int = 1,
+    condition: Condition | None = None,
+    frame_codebooks: tuple[int, ...] = (),
 ) -> codesfile.Header:
-    """The header of a `.codes` file of a model; `condition` as in `Codes`."""
+    """The header of a `.codes` file of a model; `condition` and `frame_codebooks` as in `Codes`."""
     return codesfile.Header(
         model=info.name,
         weights_hash=info.weights_hash,
@@ -92,4 +113,5 @@ def make_header(
         divisors=info.divisors[:n_codebooks],
         channels=channels,
         sections={} if condition is None else {SECTION: condition_bytes(condition)},
+        frame_codebooks=frame_codebooks,
     )

@@ -226,9 +226,9 @@ class ModelInfo:
 
     @property
     def latency(self) -> float:
-        """Algorithmic latency from a sample's arrival to its reconstruction, seconds: the first step, delay, look-ahead.
+        """Algorithmic latency from a sample's arrival to its reconstruction, seconds: first step, delay, look-ahead.
 
-        The first step is a frame, or as many as the first frame depends on. Infinite where a frame needs the whole signal.
+        The first step is a frame, or as many as the first frame depends on. Infinite where one needs the whole signal.
         """
         if self.lookahead is None:
             return math.inf

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import codesfile
-from codec.api import Model, check_same_model, choose_codebooks, condition_of_header, info_of_header, load
+from codec.api import Model, check_same_model, choose_rate, condition_of_header, info_of_header, load
 from codec.audio import AudioReader
 from codec.audiowriter import AudioWriter
 from codec.codes import make_header
+from codec.codesfile.counts import frame_bits
 from codec.codesfile.packed import with_prior
 from codec.codesfile.prior import Prior
 from codec.engine import Codes
@@ -35,7 +36,7 @@ class Transcoded:
     Attributes:
         duration: seconds of audio.
         elapsed: seconds of work, without the loading of the model.
-        bitrate: bits per second of all channels, container left out.
+        bitrate: bits per second of all channels, container left out; the mean where frames differ.
         size_bytes: of the target; 0 where it is a pipe.
         warnings: what is missing from a damaged source.
     """
@@ -53,6 +54,7 @@ class EncodeOptions:
 
     codebooks: int | None = None
     bitrate: float | None = None  # bit/s of one channel
+    variable: bool = False  # frames get as many codebooks as they are worth, the bitrate on average
     mode: str = "block"
     channels: str = "mix"  # mix or keep
     overwrite: bool = False
@@ -81,7 +83,8 @@ def encode_file(
         CodesFileError: a target that exists or cannot be written.
     """
     info = model.info
-    count = choose_codebooks(info, codebooks=options.codebooks, bitrate=options.bitrate)
+    asked: dict[str, Any] = {name: getattr(options, name) for name in ("codebooks", "bitrate", "variable")}
+    count, control = choose_rate(info, **asked)
     if options.channels not in ("mix", "keep"):
         raise AudioError(f"channels={options.channels!r}: use mix or keep")
     kind: Literal["mix", "keep"] = "mix" if options.channels == "mix" else "keep"
@@ -89,22 +92,44 @@ def encode_file(
         AudioReader(source, sample_rate=info.sample_rate, channels=kind) as reader,
         _open_target(target, options.overwrite) as (file, path),
     ):
-        encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels, whole=True)
+        encoder = model.stream_encoder(**asked, mode=options.mode, channels=reader.n_channels, whole=True)
         begin = time.perf_counter()  # behind the loading of the model, which a batch does once
         pieces: Iterable[Codes] = _pieces(reader, encoder, info.sample_rate, progress)
         if info.condition:  # it is known at the end and stands at the front
             pieces = list(pieces)
         condition = None if encoder.condition is None else _as_file(encoder.condition)
-        header = make_header(info, options.mode, count, channels=reader.n_channels, condition=condition)
+        counts = () if control is None else control.counts
+        channels = reader.n_channels
+        header = make_header(info, options.mode, count, channels=channels, condition=condition, frame_codebooks=counts)
         header = header if options.prior is None else with_prior(header, options.prior)
         with codesfile.Writer(file, header, prior=options.prior) as writer:
+            rate = _Rate(header)
             for codes in pieces:
-                writer.append(_as_file(codes))
+                writer.append(_as_file(rate.count(codes)))
             writer.close(encoder.n_samples)
         file.flush()
         size = path.stat().st_size if path else 0
     duration = encoder.n_samples / info.sample_rate
-    return Transcoded(duration, time.perf_counter() - begin, header.bitrate, size)
+    return Transcoded(duration, time.perf_counter() - begin, rate.mean, size)
+
+
+class _Rate:
+    """The mean bitrate of what passes through; the header's where all frames are alike."""
+
+    def __init__(self, header: codesfile.Header) -> None:
+        self._header, self._bits, self._n_frames = header, 0.0, 0
+
+    def count(self, codes: Codes) -> Codes:
+        """The same codes (.., Q, f)."""
+        if counts := self._header.frame_codebooks:
+            self._bits += frame_bits(codes, self._header.codebook_sizes, counts)
+            self._n_frames += codes.shape[-1]
+        return codes
+
+    @property
+    def mean(self) -> float:
+        """Bit/s of all channels."""
+        return self._bits * self._header.frame_rate / self._n_frames if self._n_frames else self._header.bitrate
 
 
 def _pieces(
@@ -165,17 +190,17 @@ def decode_file(
         decoder = _open_decoder(reader, model, options, channels)
         begin = time.perf_counter()
         blocks, trim = _choose_blocks(reader, model, options)
-        rate = options.sample_rate or header.sample_rate
+        rate, sent = options.sample_rate or header.sample_rate, _Rate(header)
         writer = stack.enter_context(AudioWriter(target, rate, header.channels, overwrite=options.overwrite))
         for codes in _trimmed(blocks, decoder, trim, reader):
-            writer.write(np.atleast_2d(decoder.feed(codes)))
+            writer.write(np.atleast_2d(decoder.feed(sent.count(codes))))
             if progress is not None:
                 progress(writer.n_samples / rate)
         writer.write(np.atleast_2d(decoder.flush()))
         writer.close()
         size = target.stat().st_size if isinstance(target, Path) else 0
     elapsed = time.perf_counter() - begin
-    return Transcoded(writer.n_samples / rate, elapsed, header.bitrate, size, reader.warnings)
+    return Transcoded(writer.n_samples / rate, elapsed, sent.mean, size, reader.warnings)
 
 
 def open_named_model(

@@ -21,9 +21,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, defs, helper, numpy_helper
+
+from codec.errors import ModelError
 
 OPSET = 20  # Gelu as an operator
+OPSETS = range(17, 27)  # from LayerNormalization as an operator to the last one that every form was run in
 TYPES = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT, "I64": TensorProto.INT64}
 
 
@@ -56,11 +59,25 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     }
 
 
-class Builder:
-    """Collects nodes; values are their names."""
+def check_opset(opset: int) -> None:
+    """Refuse a version in which the graphs were not tried. Raises: ModelError: out of range, or too new for onnx."""
+    if opset not in OPSETS:
+        raise ModelError(f"opset {opset}: the graphs can be written in {OPSETS[0]} to {OPSETS[-1]}; {OPSET} is usual")
+    if opset > defs.onnx_opset_version():
+        known = f"the onnx package here knows up to {defs.onnx_opset_version()}"
+        raise ModelError(f"opset {opset}: {known}; upgrade onnx, or write a lower one")
 
-    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
-        self._stored = stored
+
+class Builder:
+    """Collects nodes; values are their names.
+
+    Args:
+        stored: the tensors that `weight` finds.
+        opset: version of the standard's operators, one of `OPSETS`.
+    """
+
+    def __init__(self, stored: Mapping[str, StoredTensor], *, opset: int = OPSET) -> None:
+        self._stored, self._opset = stored, opset
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._weights: dict[str, str] = {}
@@ -80,10 +97,14 @@ class Builder:
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node with one output."""
+        if kind == "Gelu" and self._opset < 20:
+            return self._gelu(*inputs)
         return self.ops(kind, *inputs, count=1, **attributes)[0]
 
     def ops(self, kind: str, *inputs: str, count: int, **attributes: Any) -> list[str]:
         """A node with `count` outputs."""
+        if self._opset < 18:
+            attributes.pop("num_outputs", None)  # equal parts are meant where no sizes are given
         names = [f"{kind.lower()}_{self._next()}" for _ in range(count)]
         self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
@@ -128,9 +149,22 @@ class Builder:
         """The finished graph. Its metadata says what it belongs to."""
         graph = helper.make_graph(self._needed(), name, self._inputs, self._outputs, list(self._initializers.values()))
         model = helper.make_model(graph, opset_imports=self._opsets(), producer_name="neural-codec")
-        model.ir_version = 9  # the oldest that knows this opset: older runtimes can read it
+        # The oldest that knows this opset: older runtimes can read it.
+        model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
         helper.set_model_props(model, dict(metadata))
         return model
+
+    def reduce(self, kind: str, value: str, axis: int) -> str:
+        """ReduceMean or ReduceMax over one axis, which stays with length 1."""
+        if self._opset < 18:
+            return self.op(kind, value, axes=[axis], keepdims=1)
+        return self.op(kind, value, self.constant([axis]), keepdims=1)
+
+    def _gelu(self, value: str) -> str:
+        """In the pattern that onnxruntime makes one node of."""
+        half, one, root = (self.constant(np.float32(x)) for x in (0.5, 1, np.sqrt(2)))
+        share = self.op("Add", self.op("Erf", self.op("Div", value, root)), one)
+        return self.op("Mul", self.op("Mul", value, share), half)
 
     def _needed(self) -> list[onnx.NodeProto]:
         """The nodes that an output depends on: onnxruntime would run the others too."""
@@ -145,7 +179,7 @@ class Builder:
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:
         """The standard one, and those of other domains that nodes use."""
         domains = sorted({node.domain for node in self._nodes} - {""})
-        return [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
+        return [helper.make_opsetid("", self._opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
 
     def _next(self) -> int:
         self._count += 1

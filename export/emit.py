@@ -8,19 +8,32 @@ from collections.abc import Callable
 from torch import nn
 
 from codec.errors import ModelError
-from codec.export import emit_context, emit_conv, emit_snake, emit_spectral
+from codec.export import (
+    emit_context,
+    emit_conv,
+    emit_esc,
+    emit_snake,
+    emit_speaker,
+    emit_spectral,
+    emit_whole,
+    emit_window,
+)
 from codec.export.writer import Value, Writer
 from codec.nn import layers
-from codec.nn.attention import Attention, Gelu, Scale
-from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu
+from codec.nn.aliasfree import AliasFreeSnake
+from codec.nn.attention import Attention, Gelu, Scale, WindowAttention
+from codec.nn.convnext import DropPath, LogMel
+from codec.nn.esc import EscDecoder, EscEncoder
+from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu, Silu
 from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
-from codec.nn.recurrent import Gru, Lstm
+from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.snake import Noise, Snake, Tanh
+from codec.nn.speaker import AddSpeaker, ApplySpeaker
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
-from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
-from codec.nn.vocos import PolarSpectrum
+from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
+from codec.nn.vocos import CentredInverseStft, PolarSpectrum
 
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
@@ -89,15 +102,23 @@ def _split(w: Writer, layer: layers.Split, x: Value) -> Value:
 
 
 EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
+    AddSpeaker: emit_speaker.add_speaker,
+    AliasFreeSnake: emit_whole.alias_free,
+    ApplySpeaker: emit_speaker.apply_speaker,
     Attention: emit_context.attention,
+    BiLstm: emit_whole.bilstm,
     layers.CausalConv: emit_conv.causal_conv,
     layers.CausalConvTranspose: emit_conv.causal_conv_transpose,
+    CentredInverseStft: emit_whole.centred_inverse,
     layers.Chain: _chain,
     layers.ChannelNorm: _channel_norm,
     ChannelwiseUp: emit_conv.channelwise_up,
     CompressedSpectrum: emit_spectral.compressed,
     layers.ConvNeXt: _convnext,
+    DropPath: emit_whole.drop_path,
     layers.Elu: _elu,
+    EscDecoder: emit_esc.esc_decoder,
+    EscEncoder: emit_esc.esc_encoder,
     ExpandSpectrum: emit_spectral.expand,
     Fusion: emit_snake.fusion(emit),
     Gelu: _gelu,
@@ -106,17 +127,22 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     InverseStft: emit_spectral.inverse_stft,
     LeakyRelu: emit_snake.leaky_relu,
     layers.Linear: _linear,
+    LogMel: emit_whole.log_mel,
     Lstm: emit_context.lstm,
     MirrorConv: emit_conv.mirror_conv,
     Noise: emit_snake.noise,
     PolarSpectrum: emit_spectral.polar,
     layers.Residual: _residual,
     Scale: _scale,
+    Silu: emit_whole.silu,
     Snake: emit_snake.snake,
     layers.Split: _split,
     Stft: emit_spectral.stft,
     StillConv: emit_conv.still_conv,
     SymmetricConv: emit_conv.symmetric_conv,
     SymmetricConvTranspose: emit_conv.symmetric_conv_transpose,
+    SymmetricMirrorConv: emit_whole.mirror_conv,
     Tanh: emit_snake.tanh,
+    TimeNorm: emit_snake.group_norm,
+    WindowAttention: emit_window.window_attention,
 }

@@ -7,12 +7,21 @@ import dataclasses
 import numpy as np
 
 from codec.errors import ModelError
-from codec.export.emit_snake import decode_factorised, encode_factorised
+from codec.export.emit_esc import decode_cross_scale, encode_cross_scale
+from codec.export.emit_factorised import (
+    decode_with_matrices,
+    encode_attributes,
+    encode_factorised,
+    encode_projected,
+)
 from codec.export.writer import Value, Writer
+from codec.quantize.attributes import Attributes
 from codec.quantize.base import Bottleneck
+from codec.quantize.cross_scale import CrossScale
 from codec.quantize.factorised import Factorised
 from codec.quantize.grouped import Grouped
 from codec.quantize.masked import Masked
+from codec.quantize.projected import Projected
 from codec.quantize.residual import Residual
 from codec.quantize.split import Split
 from codec.quantize.vq import VectorQuantizer
@@ -36,7 +45,13 @@ def emit_encode(w: Writer, bottleneck: Bottleneck, latent: Value) -> str:
         chosen = [_encode_in_turn(w, part.codebooks, piece) for part, piece in zip(parts, pieces, strict=True)]
         codes = chosen[0] + chosen[1]
     elif isinstance(bottleneck, Factorised):
-        codes = encode_factorised(w, bottleneck, rows)
+        codes, _ = encode_factorised(w, bottleneck.parts, w.last(latent))
+    elif isinstance(bottleneck, Attributes):
+        codes = encode_attributes(w, bottleneck, w.last(latent), latent.dim)
+    elif isinstance(bottleneck, Projected):
+        codes = encode_projected(w, bottleneck, rows, _encode_in_turn)
+    elif isinstance(bottleneck, CrossScale):
+        codes = encode_cross_scale(w, bottleneck, w.last(latent))
     elif isinstance(bottleneck, VectorQuantizer | Residual):
         codes = _encode_in_turn(w, books, rows)
     else:
@@ -85,9 +100,14 @@ def _nearest(w: Writer, book: VectorQuantizer, rows: str) -> str:
 
 
 def emit_decode(w: Writer, bottleneck: Bottleneck, codes: str) -> Value:
-    """Codes (B, q, F) of any prefix that decodes to the latent: one gather from all tables, summed over levels."""
-    if isinstance(bottleneck, Factorised):
-        return decode_factorised(w, bottleneck, codes)
+    """Codes (B, q, F) of any prefix that decodes to the latent: one gather from all tables, summed over levels.
+
+    A row of zeros before each table is what a code of -1 finds: it adds nothing.
+    """
+    if isinstance(bottleneck, Factorised | Attributes | Projected):
+        return decode_with_matrices(w, bottleneck, codes)
+    if isinstance(bottleneck, CrossScale):
+        return decode_cross_scale(w, bottleneck, codes)
     g, books = w.graph, bottleneck.codebooks
     n_groups = bottleneck.prefixes[0] if isinstance(bottleneck, Grouped) else 1
     tables = [w.weight(book, "embed") for book in books]
@@ -95,8 +115,8 @@ def emit_decode(w: Writer, bottleneck: Bottleneck, codes: str) -> Value:
         n_groups, spare, n = 2, books[0].dim, bottleneck.n_semantic
         sides = [[0, 0, 0, spare] if i < n else [0, spare, 0, 0] for i in range(len(books))]
         tables = [g.op("Pad", table, g.constant(side)) for table, side in zip(tables, sides, strict=True)]
-    table = g.op("Concat", *tables, axis=0)
-    offsets = g.constant(np.cumsum([0, *(book.codebook_size for book in books[:-1])]))  # (Q,)
+    table = g.op("Concat", *(g.op("Pad", table, g.constant([1, 0, 0, 0])) for table in tables), axis=0)
+    offsets = g.constant(1 + np.cumsum([0, *(1 + book.codebook_size for book in books[:-1])]))  # (Q,)
     used = g.op("Slice", offsets, g.constant([0]), g.op("Shape", codes, start=1, end=2), g.constant([0]))
     entries = g.op("Gather", table, g.op("Add", g.transpose(codes, 0, 2, 1), used))  # (B, F, q, d)
     dim = books[0].dim * n_groups

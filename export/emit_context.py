@@ -36,7 +36,7 @@ def _recurrent(w: Writer, layer: nn.RNNBase, x: Value, kind: str, *, skip: bool)
     after: list[list[str]] = [[] for _ in inputs]
     gates, extra = (LSTM_GATES, {}) if kind == "LSTM" else (GRU_GATES, {"linear_before_reset": 1})
     for i in range(n_layers):
-        weights = _gates(w, layer, i, gates)
+        weights = _gates(w, layer, f"l{i}", gates)
         own = [g.slice(state, 0, i, i + 1) for state in before]
         y = g.op("Squeeze", y, g.constant([2 if i == 0 else 1]))
         y, *last = g.ops(kind, y, *weights, "", *own, count=1 + len(own), hidden_size=size, **extra)  # (F, 1, B, C)
@@ -48,12 +48,17 @@ def _recurrent(w: Writer, layer: nn.RNNBase, x: Value, kind: str, *, skip: bool)
     return Value(g.op("Add", rows, y) if skip else y, size, channels_last=True)
 
 
-def _gates(w: Writer, layer: nn.RNNBase, number: int, order: tuple[int, ...]) -> list[str]:
+def lstm_weights(w: Writer, layer: nn.LSTM, which: str) -> list[str]:
+    """What an LSTM node takes of `l0`, `l0_reverse` and so on."""
+    return _gates(w, layer, which, LSTM_GATES)
+
+
+def _gates(w: Writer, layer: nn.RNNBase, which: str, order: tuple[int, ...]) -> list[str]:
     """Weights of the input, of the hidden values, and both biases, with ONNX's order of gates and leading axis."""
     g = w.graph
 
     def ordered(name: str) -> str:
-        parts = g.ops("Split", w.weight(layer, f"{name}_l{number}"), count=len(order), axis=0, num_outputs=len(order))
+        parts = g.ops("Split", w.weight(layer, f"{name}_{which}"), count=len(order), axis=0, num_outputs=len(order))
         return g.op("Concat", *(parts[gate] for gate in order), axis=0)
 
     bias = g.op("Concat", ordered("bias_ih"), ordered("bias_hh"), axis=0)
@@ -71,15 +76,34 @@ def attention(w: Writer, layer: Attention, x: Value) -> Value:
     turned, value = _split(w, qkv, 1, 2 * heads, heads)
     query, key = _split(w, _rotate(w, layer, turned, position, frames), 1, heads, heads)  # (B, n_heads, F, head_dim)
     keys, values = g.op("Concat", old_keys, key, axis=2), g.op("Concat", old_values, value, axis=2)
-    query = g.op("Mul", query, g.constant(np.float32(1 / math.sqrt(size))))
-    scores = g.op("MatMul", query, g.transpose(keys, 0, 1, 3, 2))
-    scores = g.op("Where", _mask(w, layer, position, frames), scores, g.constant(np.float32(-np.inf)))
-    y = g.op("MatMul", g.op("Softmax", scores, axis=-1), values)
+    y = attend(w, query, g.transpose(keys, 0, 1, 3, 2), values, size, mask=_mask(w, layer, position, frames))
     y = w.matrix(layer.project_out, g.reshape(g.transpose(y, 0, 2, 1, 3), 0, 1, -1, heads * size))
     for state, whole in ((old_keys, keys), (old_values, values)):
         w.set_state(state, g.op("Slice", whole, frames, g.constant([2**62]), g.constant([2])))
     w.set_state(position, g.op("Add", position, frames))
     return Value(y, heads * size, channels_last=True)
+
+
+def attend(w: Writer, query: str, key: str, value: str, size: int, *, mask: str = "", bias: str = "") -> str:
+    """Softmax of scaled products, times the values; `mask` is true where a query may look, `bias` is added.
+
+    Args:
+        w: the graph.
+        query: (..., n, size).
+        key: (..., size, n): turned already.
+        value: (..., n, size).
+        size: of a head.
+        mask: broadcast to the scores, or empty.
+        bias: the same.
+    """
+    g = w.graph
+    query = g.op("Mul", query, g.constant(np.float32(1 / math.sqrt(size))))
+    scores = g.op("MatMul", query, key)
+    if bias:
+        scores = g.op("Add", scores, bias)
+    if mask:
+        scores = g.op("Where", mask, scores, g.constant(np.float32(-np.inf)))
+    return g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
 
 
 def _split(w: Writer, value: str, axis: int, *sizes: int) -> list[str]:
@@ -95,16 +119,21 @@ def _range(w: Writer, start: int, count: str) -> str:
 
 def _rotate(w: Writer, layer: Attention, x: str, position: str, frames: str) -> str:
     """Rotary positions on (B, heads, F, head_dim); angles as whole numbers of turns, as in torch."""
-    g, half = w.graph, layer.head_dim // 2
+    g = w.graph
     places = g.op("Add", g.op("Unsqueeze", position, g.constant([1])), _range(w, 0, frames))  # (B, F)
     places = g.op("Unsqueeze", places, g.constant([1, 3]))
     phase = g.op("Mod", g.op("Mul", places, g.constant(layer.turns.numpy())), g.constant(np.int64(TURN)))
     angle = g.op("Mul", g.op("Cast", phase, to=TensorProto.FLOAT), g.constant(np.float32(2 * math.pi / TURN)))
-    cos, sin = g.op("Cos", angle), g.op("Sin", angle)
-    a, b = _split(w, x, 3, half, half)
+    return rotate(w, x, g.op("Cos", angle), g.op("Sin", angle), layer.head_dim)
+
+
+def rotate(w: Writer, x: str, cos: str, sin: str, size: int) -> str:
+    """Pairs (i, i + half) of the last axis, turned by angles given by their cosine and sine."""
+    g = w.graph
+    a, b = _split(w, x, -1, size // 2, size // 2)
     first = g.op("Sub", g.op("Mul", a, cos), g.op("Mul", b, sin))
     second = g.op("Add", g.op("Mul", a, sin), g.op("Mul", b, cos))
-    return g.op("Concat", first, second, axis=3)
+    return g.op("Concat", first, second, axis=-1)
 
 
 def _mask(w: Writer, layer: Attention, position: str, frames: str) -> str:

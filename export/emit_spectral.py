@@ -32,8 +32,8 @@ def stft(w: Writer, layer: Stft, x: Value) -> Value:
     back = g.op("Slice", frames, *(g.constant([n]) for n in (-1, begin + half, 3, -1)))
     even = g.op("Concat", g.op("Add", ahead, back), middle, axis=3)
     window = layer.window.double().numpy()
-    cosines = g.op("Mul", _waves(w, n_fft, "Cos", range(1, half + 1)), _constant(w, window[1 : half + 1, None]))
-    sines = g.op("Mul", _waves(w, n_fft, "Sin", range(1, half)), _constant(w, -window[1:half, None]))
+    cosines = g.op("Mul", make_waves(w, n_fft, "Cos", range(1, half + 1)), _constant(w, window[1 : half + 1, None]))
+    sines = g.op("Mul", make_waves(w, n_fft, "Sin", range(1, half)), _constant(w, -window[1:half, None]))
     real, imag = g.op("MatMul", even, cosines), g.op("MatMul", g.op("Sub", ahead, back), sines)
     return Value(g.op("Concat", real, imag, axis=3), n_fft + 2, channels_last=True)
 
@@ -54,7 +54,7 @@ def inverse_stft(w: Writer, layer: InverseStft, x: Value) -> Value:
     gains[[0, -1]] /= 2
     gain, window = _constant(w, gains), _constant(w, layer.window.double().numpy()[None, : half + 1])
     waves = (
-        g.op("Mul", g.op("Mul", g.transpose(_waves(w, n_fft, kind, range(half + 1)), 1, 0), gain), window)
+        g.op("Mul", g.op("Mul", g.transpose(make_waves(w, n_fft, kind, range(half + 1)), 1, 0), gain), window)
         for kind in ("Cos", "Sin")
     )
     parts = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
@@ -77,7 +77,7 @@ def _overlap_add(w: Writer, frames: str, overlaps: int, hop: int) -> Value:
     return Value(g.reshape(y, 0, 1, 1, -1), 1)
 
 
-def _waves(w: Writer, n_fft: int, kind: str, samples: range) -> str:
+def make_waves(w: Writer, n_fft: int, kind: str, samples: range) -> str:
     """Cos or Sin of each sample and bin, (samples, bins), computed by the graph: the runtime folds them when it loads.
 
     Products of bin and sample are taken modulo n_fft in integers, so that the angles are exact before they are rounded.

@@ -111,7 +111,7 @@ class Products:
             shift = graph.reshape(shift, -1)
             bias = graph.op("Add", bias, shift) if bias else shift
             weight = graph.op("Mul", weight, graph.constant(form.spread))
-        largest = graph.op("ReduceMax", graph.op("Abs", weight), graph.constant([1]), keepdims=1)
+        largest = graph.reduce("ReduceMax", graph.op("Abs", weight), 1)
         scale = graph.op("Div", graph.op("Max", largest, _float(graph, 1e-12)), _float(graph, WEIGHT_LEVELS))
         levels = graph.op("Cast", graph.op("Round", graph.op("Div", weight, scale)), to=TensorProto.INT8)
         zero = graph.constant(np.uint8(form.zero))

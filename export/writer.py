@@ -99,6 +99,6 @@ class Writer:
         """Over the last axis, in the pattern that onnxruntime makes one node of."""
         assert norm.eps is not None
         g = self.graph
-        power = g.op("ReduceMean", g.op("Pow", rows, g.constant(np.float32(2))), g.constant([-1]), keepdims=1)
+        power = g.reduce("ReduceMean", g.op("Pow", rows, g.constant(np.float32(2))), -1)
         level = g.op("Sqrt", g.op("Add", power, g.constant(np.float32(norm.eps))))
         return g.op("Mul", g.op("Div", rows, level), self.weight(norm, "weight"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ FIXTURES = ROOT / "tests" / "fixtures"
 
 Speech = npt.NDArray[np.float32]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Call = Callable[..., tuple[int, str, str]]
 
 
 def write_tiny(folder: Path, name: str, decoder: Part) -> Path:
@@ -79,6 +81,14 @@ def speech() -> Speech:
 
 
 @pytest.fixture(scope="session")
+def coded(tiny: Model, speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds in codes of `tiny`."""
+    path = tmp_path_factory.mktemp("coded") / "talk.codes"
+    tiny.encode(speech[:48000]).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def run() -> Run:
     """Run `codec ...` as a process of its own."""
 
@@ -89,6 +99,35 @@ def run() -> Run:
         )
 
     return start
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """The command in this process: its exit code, stdout and stderr."""
+    from codec.cli import main
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def start(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["codec", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    yield start
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder for downloads, no token of this machine, and no long pauses between tries."""
+    from codec.hub import fetch
+
+    monkeypatch.setenv("CODEC_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    return tmp_path / "home"
 
 
 def one_thread() -> dict[str, str]:
@@ -126,6 +165,12 @@ class Web(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
+
+    def serve_folder(self, folder: Path) -> str:
+        """Lay a model folder out as a plain server does; its address with the hash."""
+        for path in folder.iterdir():
+            self.files[f"/m/{path.name}"] = path.read_bytes()
+        return f"{self.url}/m/model.json#sha256={hashlib.sha256(self.files['/m/model.json']).hexdigest()}"
 
     def serve_hub(self, repo: str, revision: str, commit: str, folder: Path) -> None:
         """Lay a folder out as the Hugging Face hub does: small files from itself, weights from another host."""

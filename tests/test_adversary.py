@@ -85,6 +85,7 @@ def test_the_generators_terms_are_those_of_the_discriminators_themselves() -> No
     assert float(values["feature_matching"]) == pytest.approx(float(own[1].detach()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_generator_that_follows_it_fools_it() -> None:
     judge = adversary()
     for i in range(8):

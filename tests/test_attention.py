@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from codec.errors import ConfigError
-from codec.nn.attention import Attention
+from codec.nn.attention import Attention, WindowAttention
 
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
@@ -52,6 +52,18 @@ def test_attention_equals_a_reference_written_out(context: int) -> None:
     x = 3 * torch.randn(1, 12, 15, dtype=torch.float64)
     with torch.no_grad():
         assert close(layer(x)[0], attend_slowly(layer, x[0]), 1e-9)
+
+
+@torch.no_grad()
+def test_windows_attend_within_themselves_and_the_last_has_the_frames_that_are_left() -> None:
+    """A window's last frame sees what it sees in causal attention that begins with the window."""
+    layer = WindowAttention(16, window=6, head_dim=8).double()
+    x = 3 * torch.randn(2, 16, 6 + 6 + 4, dtype=torch.float64)
+    windows = torch.split(x, 6, -1)
+    assert close(layer(x), torch.cat([layer(window) for window in windows], -1), 1e-9)
+    causal = Attention(16, n_heads=2, context=16).double()
+    causal.load_state_dict(layer.state_dict())
+    assert close(layer(x)[..., [5, 11, 15]], torch.stack([causal(window)[..., -1] for window in windows], -1), 1e-9)
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 40])

@@ -129,16 +129,16 @@ def test_the_transformers_dac_gives_its_codes_and_its_audio_up_to_where_it_ends_
     assert float((audio - audio_hat[..., : audio.shape[-1]])[..., :same].abs().max()) < 1e-4
 
 
-def small_snac(path: Path) -> nn.Module:
+def small_snac(path: Path, **changes: Any) -> nn.Module:
     snac = pytest.importorskip("snac", reason="the snac package (extra bench) is not installed")
     config = {
         "sampling_rate": 24000, "encoder_dim": 8, "encoder_rates": [2, 4, 5], "decoder_dim": 32,
         "decoder_rates": [5, 4, 2], "attn_window_size": None, "codebook_size": 64, "codebook_dim": 8,
-        "vq_strides": [4, 2, 1], "noise": True, "depthwise": True,
+        "vq_strides": [4, 2, 1], "noise": True, "depthwise": True, **changes,
     }  # fmt: skip
     torch.manual_seed(0)
     model: nn.Module = snac.SNAC(**config).eval()
-    fill(model, speech(160))
+    fill(model, model.preprocess(speech(160)))  # type: ignore[operator]
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
     torch.save(model.state_dict(), path / "pytorch_model.bin")
@@ -159,6 +159,27 @@ def test_snac_gives_its_codes_and_without_its_noise_its_audio(tmp_path: Path, mo
         assert torch.equal(codes[:, level, ::divisor], theirs[level])
     assert len(theirs[2].unique()) > 32
     assert float((audio - audio_hat).abs().max()) < 1e-4
+
+
+def test_snac_with_attention_gives_its_codes_and_its_audio_where_the_last_window_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at 32 and 44 kHz, one of whose strides is odd."""
+    sizes = {"encoder_dim": 16, "encoder_rates": [2, 3], "decoder_dim": 64, "decoder_rates": [3, 2]}
+    model = small_snac(tmp_path / "snac", **sizes, attn_window_size=8)
+    converted = convert_snac(tmp_path / "snac")
+    ours, x = load(converted), speech(48, 0.1)
+    monkeypatch.setattr(torch, "randn", torch.zeros)
+    with torch.no_grad():
+        theirs = model.encode(x)  # type: ignore[operator]
+        audio = model.decode(theirs)  # type: ignore[operator]
+        codes = ours.bottleneck.encode(ours.encoder(x))
+        audio_hat = ours.decoder(ours.bottleneck.decode(codes))
+    for level, divisor in enumerate((4, 2, 1)):
+        assert torch.equal(codes[:, level, ::divisor], theirs[level])
+    assert len(theirs[2].unique()) > 32
+    assert float((audio - audio_hat).abs().max()) < 1e-4
+    assert ours.info("snac", "").latency == float("inf")
 
 
 def test_codes_of_several_frames_go_through_a_codes_file_at_their_own_rate(tmp_path: Path) -> None:

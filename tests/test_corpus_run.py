@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from codec.errors import CorpusError
 
 ROOT = Path(__file__).resolve().parents[1]
 Speech = Any
-Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 HOURS = 1.1 / 3600  # of a shard: two clips of half a second
 
 
@@ -228,16 +226,17 @@ def test_verify_finds_a_damaged_a_missing_and_a_foreign_shard(tmp_path: Path, sp
     assert {"shards", "counts"} <= {check.name for check in verify_tokens(out).misses}
 
 
-def test_the_command_says_the_rate_and_verify_takes_the_folder(tmp_path: Path, speech: Speech, run: Run) -> None:
+def test_the_command_says_the_rate_and_verify_takes_the_folder(tmp_path: Path, speech: Speech, call: Any) -> None:
     source = make_corpus(tmp_path / "in", speech, 2)
-    done = run("tokenize", source, "--out", tmp_path / "out", "--workers", "1", "--format", "npy", "--codebooks", "4")
-    assert done.returncode == 0, done.stderr
-    assert b"failed: 005: " in done.stderr
-    assert b"2 utterances" in done.stderr
-    assert b"hours of audio per hour" in done.stderr
+    options = ("--workers", "1", "--format", "npy", "--codebooks", "4")
+    code, _, err = call("tokenize", source, "--out", tmp_path / "out", *options)
+    assert code == 0, err
+    assert "failed: 005: " in err
+    assert "2 utterances" in err
+    assert "hours of audio per hour" in err
     assert read_index(tmp_path / "out")["codebooks"] == 4
-    checked = run("verify", tmp_path / "out", "--json")
-    assert checked.returncode == 0, checked.stdout
+    code, out, _ = call("verify", tmp_path / "out", "--json")
+    assert code == 0, out
 
 
 def test_a_shard_is_done_only_when_its_note_is_there(tmp_path: Path, speech: Speech, small: Model) -> None:

@@ -15,6 +15,7 @@ from codec.errors import TrainError
 from codec.train import speechpack
 from codec.train.config import DataConfig
 from codec.train.data import Batches, Corpus, find_audio, load_corpus
+from codec.train.launch import Ranks
 
 RATE = 16000
 GOLDEN = [0.16465, 0.650205, -0.685829, -0.018747, -0.25098, 0.283121]
@@ -176,6 +177,20 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert torch.equal(later.levels, b(7).levels)
     assert not torch.equal(later.audio, a(8).audio)
     assert not torch.equal(later.audio, batches(speech(), seed=1)(7).audio)
+
+
+def test_the_rows_of_several_processes_are_the_batch_of_one() -> None:
+    config = DataConfig(batch=6, gain_db=(-12.0, 6.0), noise_share=0.5)
+
+    def of(ranks: Ranks) -> Batches:
+        data, levels = speech(), {2: 0.5, 4: 0.5}
+        return Batches(data, config, length=64, seed=3, levels=levels, noise=speech(500), ranks=ranks)
+
+    for step in (0, 5):
+        whole, parts = of(Ranks())(step), [of(Ranks(rank, 3))(step) for rank in range(3)]
+        assert [part.audio.shape for part in parts] == [(2, 1, 64)] * 3
+        assert torch.equal(torch.cat([part.audio for part in parts]), whole.audio)
+        assert torch.equal(torch.cat([part.levels for part in parts]), whole.levels)
 
 
 def test_a_batch_is_what_it_was() -> None:

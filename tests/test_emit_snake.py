@@ -12,7 +12,6 @@ import torch
 from codec.config import ModelConfig, Part
 from codec.engine.onnx_engine import OnnxEngine
 from codec.engine.torch_engine import TorchEngine
-from codec.errors import ModelError
 from codec.export.folder import write_folder
 from codec.export.graphs import write_graphs
 from codec.export.runtime import compare
@@ -53,7 +52,7 @@ def make(path: Path, family: tuple[Part, Part, Part]) -> ModelFolder:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_both_engines_agree(name: str, tmp_path: Path) -> None:
     folder = make(tmp_path, FAMILIES[name])
-    agreement = compare(write_graphs(folder.path), shaped_noise(16000, 0.5))
+    agreement = compare(write_graphs(folder.path), shaped_noise(4000, 0.5))
     assert agreement.codes >= 0.999
     assert agreement.audio_db >= 60
 
@@ -65,11 +64,3 @@ def test_both_engines_decode_the_same_from_every_prefix_of_a_factorised_bottlene
     for count in (1, 2, 3):
         one, other = (engine.decode_step(codes[:, :count], engine.init_decoder(2))[0] for engine in engines)
         assert np.abs(one - other).max() < 1e-4
-
-
-def test_codes_of_several_frames_have_no_graph_yet(tmp_path: Path) -> None:
-    encoder, _, decoder = FAMILIES["snake"]
-    slow = Part("factorised", {"n_codebooks": 2, "codebook_size": 8, "divisors": [2, 1]})
-    folder = make(tmp_path, (encoder, slow, decoder))
-    with pytest.raises(ModelError, match="no ONNX form"):
-        write_graphs(folder.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import shutil
 import subprocess
 import sys
@@ -21,17 +23,21 @@ from codec.config import ModelConfig, Part
 from codec.engine.onnx_engine import Graph, OnnxEngine
 from codec.engine.torch_engine import TorchEngine
 from codec.errors import ModelError
-from codec.export.builder import Builder, stored_tensors
+from codec.export.builder import OPSET, OPSETS, Builder, stored_tensors
 from codec.export.emit import EMITTERS, emit
 from codec.export.folder import write_folder
 from codec.export.graphs import write_graphs
 from codec.export.runtime import compare, export_model
+from codec.export.speech import Speech
 from codec.export.writer import Value, Writer
 from codec.hub import find_model
-from codec.modelfolder import ModelFolder, read_model
+from codec.modelfolder import GRAPHS, INT8_GRAPHS, WEIGHTS, ModelFolder, read_model
 from codec.network import Network
-from codec.nn.attention import Attention, Gelu, Scale, transformer_block
-from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu
+from codec.nn.aliasfree import AliasFreeSnake
+from codec.nn.attention import Attention, Gelu, Scale, WindowAttention, transformer_block
+from codec.nn.convnext import DropPath, LogMel
+from codec.nn.esc import EscDecoder, EscEncoder
+from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu, Silu
 from codec.nn.layers import (
     CausalConv,
     CausalConvTranspose,
@@ -47,13 +53,14 @@ from codec.nn.layers import (
 )
 from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
-from codec.nn.recurrent import Gru, Lstm
+from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.seanet import residual_unit
 from codec.nn.snake import Noise, Snake, Tanh
+from codec.nn.speaker import AddSpeaker, ApplySpeaker, SpeakerEncoderConfig
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
-from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
-from codec.nn.vocos import PolarSpectrum
+from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
+from codec.nn.vocos import CentredInverseStft, PolarSpectrum
 
 FIXTURE = Path(__file__).parent / "fixtures" / "demo.flac"
 
@@ -94,7 +101,7 @@ def make_folder(
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return np.asarray(audio_io.read(FIXTURE)[0][0], np.float32)
+    return np.asarray(audio_io.read(FIXTURE)[0][0, :48000], np.float32)
 
 
 @pytest.mark.parametrize("kind", BOTTLENECKS)
@@ -116,10 +123,10 @@ def test_both_engines_agree_for_the_conv_family(
     assert agreement.audio_db >= 60
 
 
-def run_in_onnx(layer: Layer, blocks: list[torch.Tensor], path: Path) -> list[Any]:
+def run_in_onnx(layer: Layer, blocks: list[torch.Tensor], path: Path, opset: int = OPSET) -> list[Any]:
     """Write one layer as a graph and step it through blocks (B, C, F)."""
     save_file({f"layer.{name}": x for name, x in layer.state_dict().items()}, path / "weights.safetensors")
-    graph = Builder(stored_tensors(path / "weights.safetensors"))
+    graph = Builder(stored_tensors(path / "weights.safetensors"), opset=opset)
     writer = Writer(graph, {module: f"layer.{name}".rstrip(".") for name, module in layer.named_modules()})
     dim = blocks[0].shape[1]
     x = graph.op("Unsqueeze", graph.input("x", ["batch", dim, "frames"]), graph.constant([2]))
@@ -136,6 +143,21 @@ def run_in_onnx(layer: Layer, blocks: list[torch.Tensor], path: Path) -> list[An
 
 
 LAYERS: dict[str, Callable[[], Layer]] = {
+    "alias-free snake": lambda: AliasFreeSnake(8),
+    "both directions, stacked": lambda: BiLstm(8, n_layers=2, skip=True),
+    "both directions": lambda: BiLstm(8),
+    "mirrored on both sides": lambda: SymmetricMirrorConv(8, 6, kernel_size=7, dilation=2),
+    "mirrored on both sides, strided": lambda: SymmetricMirrorConv(8, 6, kernel_size=4, stride=2),
+    "centred inverse stft": lambda: CentredInverseStft(6, hop_length=2),
+    "silu": Silu,
+    "speaker added": lambda: AddSpeaker(8, SpeakerEncoderConfig(n_layers=1, n_heads=2, hidden_dim=6)).eval(),
+    "speaker added, one position": lambda: AddSpeaker(
+        8, SpeakerEncoderConfig(n_layers=1, n_heads=1, hidden_dim=6, positions="none")
+    ).eval(),
+    "speaker applied": lambda: ApplySpeaker(4),
+    "attention in windows": lambda: WindowAttention(8, window=3, head_dim=4),
+    "norm over time": lambda: TimeNorm(8),
+    "path that is dropped in training": lambda: DropPath(0.5).eval(),
     "channelwise up": lambda: ChannelwiseUp(8, stride=3),
     "attention": lambda: Attention(8, n_heads=2, context=5),
     "attention to itself": lambda: Attention(8, n_heads=1, context=1),
@@ -180,6 +202,36 @@ def test_a_layer_steps_as_in_torch(make: Callable[[], Layer], tmp_path: Path) ->
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_layer_runs_in_every_opset(opset: int, tmp_path: Path) -> None:
+    for make in LAYERS.values():
+        torch.manual_seed(0)
+        layer, block = make().requires_grad_(False), torch.randn(2, 8, 12)
+        expected = layer.step(block, layer.init_state(2))[0]
+        np.testing.assert_allclose(run_in_onnx(layer, [block], tmp_path, opset)[0], expected, rtol=1e-4, atol=1e-5)
+        onnx.checker.check_model(str(tmp_path / "layer.onnx"))
+
+
+@pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
+def test_graphs_of_the_lowest_and_the_highest_opset_agree(
+    opset: int, tmp_path: Path, speech: np.ndarray[tuple[int], np.dtype[np.float32]]
+) -> None:
+    make_folder(tmp_path, BOTTLENECKS["grouped"])
+    folder = write_graphs(tmp_path, int8=True, opset=opset)
+    for name in (*GRAPHS, *INT8_GRAPHS):
+        assert [x.version for x in onnx.load(tmp_path / name, load_external_data=False).opset_import] == [opset]
+    assert compare(folder, speech[:16000]).codes >= 0.999
+    assert compare(folder, speech[:16000], int8=True).codes > 0.5
+
+
+@pytest.mark.parametrize("opset", [OPSETS[0] - 1, OPSETS[-1] + 1])
+def test_another_opset_is_refused(opset: int, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"opset {opset}: the graphs can be written in 17 to 26; 20 is usual"):
+        export_model("default_16k", tmp_path / "out", opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_stft_steps_as_in_torch(tmp_path: Path) -> None:
     layer = Stft(12, hop_length=4)
     blocks = [torch.randn(2, 1, length) for length in (4, 16, 8)]
@@ -187,6 +239,14 @@ def test_a_stft_steps_as_in_torch(tmp_path: Path) -> None:
     for block, found in zip(blocks, run_in_onnx(layer, blocks, tmp_path), strict=True):
         expected, state = layer.step(block, state)
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("n_fft", [12, 10, 4])
+def test_mel_bands_are_as_in_torch(n_fft: int, tmp_path: Path) -> None:
+    layer = LogMel(16000, n_fft=n_fft, hop_length=4, n_mels=8, top=8000)
+    blocks = [torch.randn(2, 1, length) for length in (4, 16, 8)]
+    for block, found in zip(blocks, run_in_onnx(layer, blocks, tmp_path), strict=True):
+        np.testing.assert_allclose(found, layer(block).numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_windows_of_broken_hops_are_refused(tmp_path: Path) -> None:
@@ -203,7 +263,18 @@ def test_blocks_of_one_shape_share_a_state(tmp_path: Path) -> None:
 def test_every_form_is_tested() -> None:
     tested = {type(module) for make in LAYERS.values() for module in make().modules() if isinstance(module, Layer)}
     in_families = {Fusion, GroupTimeNorm, LeakyRelu, MirrorConv, Noise, Snake, Tanh}  # tests/test_emit_snake.py
-    assert tested | {Stft} | in_families == set(EMITTERS)
+    in_systems = {EscDecoder, EscEncoder}  # tests/test_emit_systems.py
+    assert tested | {LogMel, Stft} | in_families | in_systems == set(EMITTERS)
+
+
+def kinds(base: type[Any]) -> set[type[Any]]:
+    """All layers of the package below a base class."""
+    below = {base}.union(*(kinds(kind) for kind in base.__subclasses__()))
+    return {kind for kind in below if kind.__module__.startswith("codec.") and not inspect.isabstract(kind)}
+
+
+def test_every_layer_has_a_form() -> None:
+    assert kinds(Layer) == set(EMITTERS)
 
 
 def test_batch_block_length_and_prefix_are_dynamic(tmp_path: Path) -> None:
@@ -278,11 +349,69 @@ def test_graphs_of_other_weights_are_refused(tmp_path: Path) -> None:
         OnnxEngine(folder).init_encoder(1)
 
 
+HUM = Speech(np.full(16000, 0.01, np.float32), "a hum")
+
+
 def test_an_exported_model_is_whole_and_compared(tmp_path: Path) -> None:
     make_folder(tmp_path / "a", BOTTLENECKS["grouped"])
-    agreement = export_model(str(tmp_path / "a"), tmp_path / "b", np.zeros(16000, np.float32) + 0.01)
-    assert agreement.codes == 1.0
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / INT8_GRAPHS[0]).write_bytes(b"of another export")
+    done = export_model(str(tmp_path / "a"), tmp_path / "b", HUM)
+    assert (done.agreement.codes, done.int8, done.speech) == (1.0, None, "a hum")
+    assert {file.name for file in (tmp_path / "b").iterdir()} == {*GRAPHS, WEIGHTS, "model.json"}
     assert codec.load(tmp_path / "b").engine.name == "onnx"
+    assert {file.name for file in tmp_path.iterdir()} == {"a", "b"}
+
+
+def test_eight_bits_are_written_where_they_are_asked_for_and_other_files_stay(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "a", BOTTLENECKS["grouped"])
+    (folder.path / "notes.txt").write_text("mine")
+    found = export_model(str(folder.path), folder.path, HUM, int8=True).int8
+    assert found is not None
+    assert found.codes > 0.5
+    again = read_model(folder.path)
+    assert again.has_graphs
+    assert again.has_int8_graphs
+    assert (folder.path / "notes.txt").read_text() == "mine"
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "a", BOTTLENECKS["vq"])
+    before = contents(folder.path)
+    monkeypatch.setattr("codec.export.runtime.MIN_AUDIO_DB", 1000.0)  # what no two engines reach
+    for target in (folder.path, tmp_path / "b" / "c"):
+        with pytest.raises(ModelError, match=r"nothing written: torch and the graphs agree on 100\.000% of codes"):
+            export_model(str(folder.path), target, HUM)
+    assert {file.name for file in tmp_path.iterdir()} == {"a"}
+    assert contents(folder.path) == before
+
+
+def test_a_model_of_transformers_class_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, BOTTLENECKS["vq"])
+    data = json.loads((folder.path / "model.json").read_text())
+    data["config"]["encoder"] = {"kind": "transformers", "options": {}}
+    (folder.path / "model.json").write_text(json.dumps(data))
+    with pytest.raises(ModelError, match="runs in transformers' own class, which has no ONNX form"):
+        write_graphs(folder.path)
+
+
+@pytest.mark.slow
+def test_the_command_says_what_it_compared_on(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a", BOTTLENECKS["vq"])
+    command = [sys.executable, "-m", "codec", "export", str(tmp_path / "a"), str(tmp_path / "b")]
+    given = [*command, "--audio", str(FIXTURE), "--opset", "18"]
+    done = subprocess.run(given, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'b'}: compared on 60 s of {FIXTURE}, in ")
+    assert "torch and onnx: codes agree on 100.0000% of 24000, audio to" in lines[1]
+    assert len(lines) == 2
+    wrong = subprocess.run([*command, "--calibrate", str(FIXTURE)], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "add --int8" in wrong.stderr
 
 
 def test_encoding_and_decoding_with_the_graphs_needs_no_torch(tmp_path: Path) -> None:

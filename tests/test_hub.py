@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ import pytest
 import codec
 from codec import hub
 from codec.api import check_same_model
-from codec.cli import main
 from codec.config import ModelConfig, ModelInfo, Part
 from codec.errors import ModelError
-from codec.hub import DEFAULT, EMBEDDED, download, find_by_weights, find_model
-from codec.hub import fetch as fetch_module
+from codec.hub import download, find_by_weights, find_model
 from codec.modelfolder import read_model, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,20 +34,7 @@ REPO = "org/small"
 WEIGHTS = "weights.safetensors"
 
 Web = Any
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No long pauses between tries."""
-    monkeypatch.setattr(fetch_module, "PAUSE", 0.001)
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder for downloads."""
-    monkeypatch.setenv("CODEC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # no token of this machine
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def make_model(folder: Path, seed: int = 0, licence: str = "CC-BY-4.0") -> Path:
@@ -85,13 +70,6 @@ def sha256(path: Path) -> str:
 def models_of(home: Path) -> list[str]:
     """All names under models/; empty where nothing is there."""
     return sorted(path.name for path in (home / "models").glob("*"))
-
-
-def serve(web: Web, folder: Path) -> str:
-    """Lay a folder out on a plain web server; its address with the hash."""
-    for path in folder.iterdir():
-        web.files[f"/m/{path.name}"] = path.read_bytes()
-    return f"{web.url}/m/model.json#sha256={sha256(folder / 'model.json')}"
 
 
 # where it comes from
@@ -138,7 +116,7 @@ def test_a_revision_with_a_slash_is_asked_for_as_one(the_hub: Web, small: Path) 
 
 
 def test_a_web_model_is_found_by_its_hash(web: Web, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    address = serve(web, small)
+    address = web.serve_folder(small)
     folder = find_model(address)
     assert read_model(folder).info == read_model(small).info
     assert "licence CC-BY-4.0" in capsys.readouterr().err
@@ -442,66 +420,6 @@ def test_codes_say_which_weights_made_them_and_nothing_less_will_do(the_hub: Web
 
 
 # the command line
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
-    """The command in this process: its exit code, stdout and stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def start(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["codec", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    yield start
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def test_the_commands_download_list_and_decode(web: Web, call: Any, tmp_path: Path, home: Path) -> None:
-    """A file decodes by its own word once its model is here: same codes and audio as the model it was copied from."""
-    folder = shutil.copytree(EMBEDDED / DEFAULT, tmp_path / "renamed")
-    data = json.loads((folder / "model.json").read_text())
-    data["info"]["name"] = "elsewhere"
-    (folder / "model.json").write_text(json.dumps(data))
-    address = serve(web, folder)
-    codes = tmp_path / "x.codes"
-    model = codec.load(folder)
-    model.encode(np.sin(np.arange(4000) / 9).astype(np.float32)).save(codes)
-    code, _, err = call("decode", codes, tmp_path / "x.wav")
-    assert code == 1
-    assert "made by the model 'elsewhere', weights" in err
-    code, out, err = call("download", address)
-    assert (code, Path(out.strip()).parent) == (0, home / "models")
-    assert "licence Apache-2.0" in err
-    listed = call("models", "--remote")[1].splitlines()
-    assert [line.partition(": ")[0] for line in listed[:2]] == [DEFAULT, address]
-    assert call("decode", codes, tmp_path / "x.wav")[0] == 0
-    heard, _ = codec.read_audio(tmp_path / "x.wav")
-    assert np.abs(heard[0] - model.decode(codec.open(codes))).max() < 2**-14  # x.wav has 16 bits
-    code, _, err = call("download", f"{web.url}/none/model.json#sha256={'0' * 64}")
-    reason = "the server answers 404: not found; check the address"
-    assert (code, err) == (1, f"codec: {web.url}/none/model.json: {reason}\n")
-
-
-def test_models_says_what_a_registry_states_and_what_it_does_not(home: Path, call: Any) -> None:
-    stated = {"name": "one", "source": "hf://org/one", "revision": "v1", "size_bytes": 93_000_000, "licence": "MIT"}
-    write_registry(home, stated | {"extra": "interop", "sha256": "ab" * 32}, {"name": "two", "source": "hf://org/two"})
-    listed = call("models", "--remote")[1].splitlines()
-    assert "encodec_24khz-d7cc33bc.th d7cc33bc, needs neural-codec[torch]" in "".join(listed)
-    assert listed[-2:] == [
-        "one: hf://org/one, revision v1, 93.0 MB, MIT, model.json abababababab, needs neural-codec[interop]",
-        "two: hf://org/two, size not stated, licence not stated, no hash stated: recorded at the first download",
-    ]
-    rows = [json.loads(line) for line in call("models", "--remote", "--json")[1].splitlines()]
-    assert [(row["load"], row["here"]) for row in (rows[0], *rows[-2:])] == [
-        (DEFAULT, True),
-        ("one", False),
-        ("two", False),
-    ]
-    assert rows[-1]["sha256"] is None
 
 
 def test_models_goes_on_after_a_damaged_one(the_hub: Web, call: Any) -> None:

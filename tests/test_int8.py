@@ -31,7 +31,7 @@ N_FRAMES = 40  # of a block
 def folder(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     path = tmp_path_factory.mktemp("int8") / "tiny"
     shutil.copytree(tiny_path, path)
-    return write_graphs(path)
+    return write_graphs(path, int8=True)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_calibration_is_the_golden_clip_soft_loud_low_and_high() -> None:
 def test_clips_decide_the_scales_and_nothing_else_does(folder: ModelFolder, tmp_path: Path) -> None:
     def written(name: str, *clips: Path) -> tuple[bytes, ...]:
         shutil.copytree(folder.path, tmp_path / name)
-        write_graphs(tmp_path / name, clips)
+        write_graphs(tmp_path / name, clips, int8=True)
         assert not list((tmp_path / name).glob("observed*"))
         return tuple((tmp_path / name / graph).read_bytes() for graph in (*GRAPHS, *INT8_GRAPHS))
 
@@ -166,12 +166,13 @@ def test_the_command_takes_clips(folder: ModelFolder, tmp_path: Path) -> None:
         "export",
         str(folder.path),
         str(tmp_path / "out"),
+        "--int8",
         "--calibrate",
         str(DEMO),
     ]
     subprocess.run(command, capture_output=True, check=True)
     shutil.copytree(folder.path, tmp_path / "again")
-    write_graphs(tmp_path / "again", [DEMO])
+    write_graphs(tmp_path / "again", [DEMO], int8=True)
     for name in INT8_GRAPHS:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 

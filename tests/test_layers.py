@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ def floor_of(module: str) -> int:
     return FLOORS[module]
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """All names imported anywhere in a file, and `from a import b` as a.b where that is a module."""
     found: set[str] = set()
@@ -105,17 +107,20 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
+@functools.cache
 def sources() -> list[Path]:
     files = [p for folder in ("codec", "train", "export") for p in sorted((ROOT / folder).rglob("*.py"))]
     links = [ROOT / "codec" / name for name in ("train", "export", "recipes")]
     return [p for p in files if not any(link in p.parents for link in links)]
 
 
+MODULES = {name_of(path) for path in sources()}
+
+
 @pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_an_import_goes_down(path: Path) -> None:
     module = name_of(path)
-    modules = {name_of(p) for p in sources()}
-    for imported in imports_of(path) & modules:
+    for imported in imports_of(path) & MODULES:
         if imported == "codec" or (module, imported) in LATE:
             continue
         assert floor_of(imported) <= floor_of(module), f"{module} imports {imported}, which is above it"

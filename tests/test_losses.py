@@ -61,6 +61,21 @@ def test_an_error_two_octaves_above_the_corner_counts_a_ninth_of_one_at_it() -> 
     assert without_low / without_high == pytest.approx((1 / 2) / (1 / 17), rel=0.2)
 
 
+def test_half_the_magnitude_is_a_loudness_distance_of_one_less_the_root_of_a_half() -> None:
+    value = losses.terms(noise(), noise() * 0.5, {"loudness": 1.0}, RATE)["loudness"]
+    assert float(value) == pytest.approx(1 - math.sqrt(0.5), abs=2e-3)
+
+
+def test_a_loud_part_counts_more_than_a_quiet_one_in_loudness_and_the_same_in_mel() -> None:
+    target = torch.cat((noise()[:1], 0.01 * noise(1)[:1]), 1)
+    loud, quiet = target.clone(), target.clone()
+    loud[:, :4096] *= 0.5
+    quiet[:, 4096:] *= 0.5
+    of_loud, of_quiet = (losses.terms(target, x, {"loudness": 1.0, "mel": 1.0}, RATE) for x in (loud, quiet))
+    assert float(of_loud["mel"]) == pytest.approx(float(of_quiet["mel"]), rel=0.25)
+    assert float(of_loud["loudness"]) > 5 * float(of_quiet["loudness"])
+
+
 def test_the_inverted_wave_is_a_third_of_pi_in_phase() -> None:
     # Each bin is off by pi; group delay and frequency, the other two thirds, are right.
     assert float(losses.terms(noise(), -noise(), {"phase": 1.0}, RATE)["phase"]) == pytest.approx(math.pi / 3, rel=0.02)
@@ -120,4 +135,4 @@ def test_the_mel_bank_is_librosas_up_to_normalisation(n_fft: int) -> None:
         theirs = librosa.filters.mel(sr=RATE, n_fft=n_fft, n_mels=len(bank), htk=True, norm=None)
     sums = theirs.sum(1, keepdims=True)
     full = sums[:, 0] > 0
-    assert bank[full] == pytest.approx((theirs / np.maximum(sums, 1e-9))[full], abs=1e-4)
+    np.testing.assert_allclose(bank[full], (theirs / np.maximum(sums, 1e-9))[full], rtol=1e-6, atol=1e-4)

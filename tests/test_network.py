@@ -116,7 +116,7 @@ def test_blocks_of_any_size_give_the_codes_and_the_audio_of_the_whole(
     output = network(audio)
     codes = output.quantized.codes
     assert len(codes.unique()) > 2
-    for n_frames in (1, 2, 5, 13):
+    for n_frames in (1, 5):
         assert torch.equal(encode(network, audio, n_frames), codes)
         assert torch.allclose(decode(network, codes, n_frames), output.audio_hat, atol=1e-5)
 

@@ -169,7 +169,7 @@ LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "vocos decoder": (5, small_vocos_decoder),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
-drawn = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+drawn = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def draw_layer(name: str, data: st.DataObject) -> tuple[Layer, int]:

@@ -11,10 +11,9 @@ import importlib
 import importlib.util
 import json
 import shutil
-import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,17 @@ import torch
 
 import codec
 from codec.audiowriter import write
-from codec.cli import main
 from codec.config import to_dict
 from codec.convert.build import CONVERTERS
 from codec.convert.hf import MODEL_TYPES as CONVERTED
 from codec.engine.hf_engine import CLASSES
 from codec.errors import MissingExtraError, ModelError
 from codec.hub import download, find_model, is_here, published, registry
-from codec.hub import fetch as fetch_module
 from codec.hub.published import MODEL_TYPES, SYSTEMS
 from codec.hub.registry import PACKAGED, read_registry
 
 pytestmark = [
+    pytest.mark.usefixtures("home"),
     pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
 ]
@@ -44,15 +42,6 @@ COMMIT, LATER = "c" * 40, "d" * 40
 SNAC = "hubertsiuzdak/snac_24khz"
 
 Web = Any
-
-
-@pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder for downloads, no token, and no pauses."""
-    monkeypatch.setenv("CODEC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(fetch_module, "PAUSE", 0.001)
-    return tmp_path / "home"
 
 
 def make_snac(folder: Path) -> None:
@@ -176,22 +165,6 @@ def lay_out(web: Web, name: str, folder: Path, home: Path) -> str:
 def write_own(home: Path, entry: dict[str, Any]) -> None:
     home.mkdir(exist_ok=True)
     (home / "registry.json").write_text(json.dumps({"format": 1, "models": [entry]}))
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
-    """The command in this process: its exit code, stdout and stderr."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def start(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["codec", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    yield start
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def test_the_registry_lists_what_a_converter_reads() -> None:

@@ -58,6 +58,7 @@ def mel_of(lines: list[str]) -> dict[int, float]:
 # --- it learns
 
 
+@pytest.mark.slow  # the fast form of this law is in test_recipes
 def test_it_learns(tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = read_recipe(
@@ -88,7 +89,9 @@ def test_the_tiny_recipe_learns_in_about_a_minute(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ADVERSARY, ("loss.balance=true", *ADVERSARY)], ids=["plain", "adversary", "balance"]
+    "extra",
+    [(), pytest.param(ADVERSARY, marks=pytest.mark.slow), ("loss.balance=true", *ADVERSARY)],
+    ids=["plain", "adversary", "adversary, balanced"],
 )
 def test_a_run_in_parts_is_the_run_in_one(tmp_path: Path, extra: tuple[str, ...]) -> None:
     whole = run(small(f"run={tmp_path / 'whole'}", *extra), quiet)

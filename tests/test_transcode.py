@@ -63,8 +63,7 @@ def coded_by_frame(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 # files against the API
 
 
-@pytest.mark.parametrize("mode", ["block", "frame"])
-@pytest.mark.parametrize("codebooks", [2, 4])
+@pytest.mark.parametrize(("codebooks", "mode"), [(2, "block"), (4, "block"), (2, "frame")])
 def test_a_file_gives_the_codes_and_the_audio_of_the_api(
     tiny: Model, tmp_path: Path, mode: str, codebooks: int
 ) -> None:

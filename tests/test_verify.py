@@ -44,7 +44,7 @@ def released(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with graphs and golden vectors."""
     folder = tmp_path_factory.mktemp("released") / "tiny"
     shutil.copytree(tiny_path, folder)
-    write_graphs(folder)
+    write_graphs(folder, int8=True)
     audio, sample_rate = codec.read_audio(DEMO)
     clip = folder.parent / "clip.flac"
     soundfile.write(clip, audio[0, : 3 * sample_rate // 2], sample_rate)

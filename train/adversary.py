@@ -18,6 +18,7 @@ from torch.func import functional_call
 from codec.train import adversarial
 from codec.train.config import AdversaryConfig
 from codec.train.discriminators import Discriminators
+from codec.train.launch import average_gradients
 from codec.train.optim import make_adamw, set_rate, step_if_finite
 
 CLIP = 10.0  # norm of the gradient. Source: Kumar et al. 2023 (DAC).
@@ -70,6 +71,7 @@ class Adversary:
         loss = adversarial.discriminator_loss(scores, scores_hat, self.config, families)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.discriminators)
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), CLIP)
         step_if_finite(self.optimizer, norm)
         self.optimizer.zero_grad(set_to_none=True)

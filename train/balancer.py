@@ -13,6 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from codec.quantize.ranks import count_ranks, sum_over_ranks
+
 TINY = 1e-12
 
 
@@ -41,7 +43,11 @@ class Balancer:
         """
         share = sum(weights[name] for name in values)
         gradients = {k: torch.autograd.grad(x, audio_hat, retain_graph=True)[0] for k, x in values.items()}
-        norms = {k: x.flatten(1).norm(dim=1).mean() for k, x in gradients.items()}
+        lengths = [x.flatten(1).norm(dim=1).mean() for x in gradients.values()]
+        # Of the whole batch: each of n ranks has 1/n of its rows, and a loss that is a mean over so few has gradients
+        # n times as long. These stay so: the mean of the parameters' gradients over ranks makes good for it.
+        n = count_ranks()
+        norms = {k: x / n**2 for k, x in zip(gradients, sum_over_ranks(lengths), strict=True)}
         finite = torch.isfinite(torch.stack(list(norms.values()))).all()
         result = torch.zeros_like(audio_hat)
         for name, gradient in gradients.items():

@@ -25,6 +25,7 @@ from codec.errors import AudioError, TrainError
 from codec.files import describe_os_error
 from codec.train import speechpack
 from codec.train.config import DataConfig
+from codec.train.launch import ALONE, Ranks
 
 if TYPE_CHECKING:
     from codec.train.labels import Labels
@@ -240,7 +241,10 @@ def _share(name: str) -> float:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: audio (B, 1, T) float32, codebooks that each row uses (B,), and `Labels.cut` of the crops."""
+    """One step's data: audio (B, 1, T) float32, codebooks that each row uses (B,), and `Labels.cut` of the crops.
+
+    Of several processes each has its own rows of the step's batch.
+    """
 
     audio: Tensor
     levels: Tensor
@@ -248,7 +252,10 @@ class Batch:
 
 
 class Batches:
-    """Random crops: `batches(step)` is the same for the same seed and step."""
+    """Random crops: `batches(step)` is the same for the same seed and step.
+
+    Every one of several processes draws the places, levels and gains of all rows, and reads and gives its own rows.
+    """
 
     def __init__(
         self,
@@ -260,31 +267,33 @@ class Batches:
         levels: dict[int, float],
         noise: Corpus | None,
         labels: Labels | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.corpus, self.config, self.noise = corpus, config, noise
+        self.rows = ranks.rows(config.batch)
         self.length, self.seed, self.levels, self.labels = length, seed, levels, labels
         self.device = corpus.pcm.device
         usable = torch.where(corpus.held_out, 0, corpus.lengths)
         self.edges = usable.cumsum(0)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step."""
+        """The batch of a step, or those rows of it that are this process's."""
         # A generator on the CPU gives the same numbers whatever the device.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        b = self.config.batch
-        place = self._draw(self.corpus, self.edges, b, generator, self.length)
-        audio = self._read(self.corpus, *place, self.length)
+        b, rows = self.config.batch, self.rows
+        file, offset = (x[rows] for x in self._draw(self.corpus, self.edges, b, generator, self.length))
+        audio = self._read(self.corpus, file, offset, self.length)
         low, high = self.config.gain_db
         gain = 10 ** ((low + (high - low) * torch.rand(b, 1, generator=generator)) / 20)
         if self.noise is not None:
             audio = self._add_noise(audio, generator)
-        audio = audio * self._there(gain)
+        audio = audio * self._there(gain[rows])
         audio = audio / audio.abs().amax(1, keepdim=True).clamp(min=1.0)
         counts = torch.tensor(list(self.levels))
         shares = torch.tensor(list(self.levels.values()), dtype=torch.float64)
         levels = counts[torch.multinomial(shares, b, replacement=True, generator=generator)]
-        labels = {} if self.labels is None else self.labels.cut(*place, length=self.length)
-        return Batch(audio[:, None], self._there(levels), labels)
+        labels = {} if self.labels is None else self.labels.cut(file, offset, length=self.length)
+        return Batch(audio[:, None], self._there(levels[rows]), labels)
 
     def held_out(self, count: int, seconds: float, sample_rate: int) -> Tensor:
         """Fixed crops of held-out files for measuring: (count, 1, T)."""
@@ -315,12 +324,13 @@ class Batches:
 
     def _add_noise(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         assert self.noise is not None
-        b = len(audio)
-        place = self._draw(self.noise, self.noise.lengths.cumsum(0), b, generator, self.length)
-        noise = self._read(self.noise, *place, self.length)
+        b, rows = self.config.batch, self.rows
+        edges = self.noise.lengths.cumsum(0)
+        file, offset = (x[rows] for x in self._draw(self.noise, edges, b, generator, self.length))
+        noise = self._read(self.noise, file, offset, self.length)
         low, high = self.config.noise_snr_db
-        snr = self._there(low + (high - low) * torch.rand(b, 1, generator=generator))
-        wanted = self._there(torch.rand(b, 1, generator=generator) < self.config.noise_share)
+        snr = self._there((low + (high - low) * torch.rand(b, 1, generator=generator))[rows])
+        wanted = self._there((torch.rand(b, 1, generator=generator) < self.config.noise_share)[rows])
         power = audio.square().mean(1, keepdim=True) / noise.square().mean(1, keepdim=True).clamp(min=1e-9)
         gain = (power / 10 ** (snr / 10)).sqrt()
         return audio + torch.where(wanted, gain * noise, 0.0)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.errors import TrainError
+from codec.train.launch import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,25 @@ class Stopwatch:
         return result
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one. Raises: TrainError for a device that is not there."""
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto` is a GPU where there is one; of several processes each takes the GPU of its local number.
+
+    Raises:
+        TrainError: a device that is not there, or that several processes cannot share.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if (name.startswith("cuda") and not torch.cuda.is_available()) or (
         name == "mps" and not torch.backends.mps.is_available()
     ):
         raise TrainError(f"run.device={name}: this machine has none; use run.device=cpu")
+    if ranks.count > 1 and name not in ("cpu", "cuda"):
+        raise TrainError(f"run.device={name}: several processes cannot share it; use run.device=cuda, cpu or auto")
+    if ranks.count > 1 and name == "cuda":
+        there = torch.cuda.device_count()
+        if ranks.local >= there:
+            raise TrainError(f"run.device=cuda: no GPU for local rank {ranks.local}; start {there} processes a machine")
+        return torch.device("cuda", ranks.local)
     try:
         return torch.device(name)
     except RuntimeError:

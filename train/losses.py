@@ -21,6 +21,7 @@ from codec.train.config import MelsConfig
 
 MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples; hop is a quarter of each
 COMPLEX_WINDOWS = (256, 512, 1024)
+LOUDNESS_WINDOWS = (512, 1024)  # 32 and 64 ms at 16 kHz, about what the ear sums over
 # Hz; above it the complex loss fades. Phases up there cannot be told at a few kbit/s, and what is not told costs least
 # as silence: unweighted, the loss holds the output duller than its input (docs/design.md, the race).
 COMPLEX_CORNER = 1500.0
@@ -68,6 +69,20 @@ def mel(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
         a, b = ((bank @ s.specs[n_fft].magnitude).clamp(min=FLOOR).log10() for s in (target, made))
         total = total + (a - b).abs().mean()
     return total / len(MEL_WINDOWS)
+
+
+def loudness(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
+    """Mean over windows of the L1 distance of the root of mel magnitudes, over the target's mean.
+
+    Loudness grows about so (Stevens 1957; Zwicker and Fastl 1990, section 8.7: power ** 0.23): loud parts count more,
+    where the logarithm of `mel` gives the noise of a pause as much weight as a vowel.
+    """
+    total = target.audio.new_zeros(())
+    for n_fft in LOUDNESS_WINDOWS:
+        bank = mel_bank(n_fft, sample_rate, target.audio.device)
+        a, b = ((bank @ s.specs[n_fft].magnitude + FLOOR).sqrt() for s in (target, made))
+        total = total + (a - b).abs().mean() / a.mean()
+    return total / len(LOUDNESS_WINDOWS)
 
 
 def complex_stft(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
@@ -130,11 +145,12 @@ def power(target: Tensor, made: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
     "mel": mel,
     "complex": complex_stft,
+    "loudness": loudness,
     "phase": lambda target, made, _: phase(target, made),
     "waveform": lambda target, made, _: waveform(target.audio, made.audio),
     "power": lambda target, made, _: power(target.audio, made.audio),
 }
-SPECTRAL = ("mel", "complex", "phase")  # those that look at the shared spectra
+SPECTRAL = ("mel", "complex", "loudness", "phase")  # those that look at the shared spectra
 
 
 def terms(

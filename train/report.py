@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from pathlib import Path
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The log of one run folder."""
+    """The log of one run folder; without a folder, as on all ranks but the first, it goes nowhere."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.file = (folder / "log.txt").open("a", buffering=1)
-        self.board = _open_board(folder / "tensorboard", step)
+    def __init__(self, folder: Path | None, step: int) -> None:
+        path = Path(os.devnull) if folder is None else folder / "log.txt"
+        self.file = path.open("a", buffering=1)
+        self.board = None if folder is None else _open_board(folder / "tensorboard", step)
 
     def write(self, line: str) -> None:
         """One line with the time before it."""

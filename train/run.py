@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +20,14 @@ from codec.errors import TrainError
 from codec.files import atomic_path
 from codec.hub import find_model
 from codec.modelfolder import read_model
+from codec.quantize.ranks import same_on_ranks
 from codec.train import checkpoint
 from codec.train.config import Recipe, parse_recipe
 from codec.train.data import Batches, Corpus, Entry, find_audio, find_entries, load_corpus
 from codec.train.device import Stopwatch, choose_device, prepared
 from codec.train.heads import HEADS
 from codec.train.labels import Labels, load_labels
+from codec.train.launch import ALONE, Ranks, average_values, in_turn, joined, read_ranks
 from codec.train.report import Report
 from codec.train.trainer import Trainer
 
@@ -36,6 +40,8 @@ RECIPE, BEST, DATA = "recipe.yaml", "best.safetensors", "data"
 def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
     """Train a recipe in its run folder, from the newest checkpoint there if there is one.
 
+    Where `torchrun` started this process, it is one of several that train together; the first one speaks and writes.
+
     Args:
         recipe: `recipe.run.path` is the folder, `recipe.data.path` the speech; without it, what came with the run.
         say: gets each line of the log.
@@ -47,33 +53,43 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
     Raises:
         TrainError: no data, a folder of another recipe, or a run that diverges.
     """
-    folder = _open_folder(recipe)
-    device = choose_device(recipe.run.device)
-    with prepared(device, recipe.run.threads):
-        return _run(recipe, folder, device, say, stop_after)
+    ranks = read_ranks(os.environ)
+    ranks.rows(recipe.data.batch)  # refused before anything is written
+    device = choose_device(recipe.run.device, ranks)
+    with prepared(device, recipe.run.threads), joined(ranks, device):
+        folder = _open_folder(recipe) if ranks.first else Path(recipe.run.path)
+        _run(Trainer(recipe, device), folder, ranks, say if ranks.first else _unheard, stop_after)
+    latest = checkpoint.find_latest(folder)
+    assert latest is not None
+    return latest
 
 
-def _run(recipe: Recipe, folder: Path, device: torch.device, say: Say, stop_after: int | None) -> Path:
-    trainer = Trainer(recipe, device)
+def _run(trainer: Trainer, folder: Path, ranks: Ranks, say: Say, stop_after: int | None) -> None:
+    recipe = trainer.recipe
+    same_on_ranks(torch.zeros(1, device=trainer.device))  # the first one has opened the folder
     _resume(trainer, folder, say)
+    _check_step(trainer, folder)
     if trainer.step >= recipe.optim.steps:
         say(f"{folder}: finished at step {trainer.step}; raise optim.steps to go on")
-        latest = checkpoint.find_latest(folder)
-        assert latest is not None
-        return latest
-    batches = make_batches(recipe, folder, device, say)
+        return
+    batches = in_turn(ranks, lambda: make_batches(recipe, folder, trainer.device, say, ranks=ranks))
     end = recipe.optim.steps if stop_after is None else min(recipe.optim.steps, trainer.step + stop_after)
-    with contextlib.closing(Report(folder, trainer.step)) as report:
+    with contextlib.closing(Report(folder if ranks.first else None, trainer.step)) as report:
+
+        def tell(line: str) -> None:
+            say(line)
+            report.write(line)
+
         for line in trainer.begin_heads(batches.labels):
-            _tell(line, say, report)
-        return _loop(trainer, batches, folder, end, lambda line: _tell(line, say, report), report)
+            tell(line)
+        measure = _Measure(trainer, batches, folder, tell, report) if ranks.first else None
+        _loop(trainer, batches, end, tell, report, measure)
 
 
-def _loop(trainer: Trainer, batches: Batches, folder: Path, end: int, say: Say, report: Report) -> Path:
+def _loop(trainer: Trainer, batches: Batches, end: int, say: Say, report: Report, measure: _Measure | None) -> None:
+    """Steps up to `end`; the process with a `measure` measures and saves, the others wait for it in the next step."""
     recipe = trainer.recipe
-    measure = _Measure(trainer, batches, folder, say, report)
     watch, saved = Stopwatch(trainer.device), time.monotonic()
-    path = checkpoint.find_latest(folder)
     while trainer.step < end:
         with watch.working():
             with watch.waiting():
@@ -81,14 +97,15 @@ def _loop(trainer: Trainer, batches: Batches, folder: Path, end: int, say: Say, 
             result = trainer.run_step(batch)
         if trainer.step % recipe.run.log_every == 0 or trainer.step == end:
             trainer.check()
+            result = dataclasses.replace(result, values=average_values(result.values))
             say(report.step(trainer, result, watch.lap()))
+        if measure is None:
+            continue
         if trainer.step % recipe.run.measure_every == 0 or trainer.step == end:
             measure()
         if time.monotonic() - saved >= recipe.run.save_seconds or trainer.step == end:
-            path = checkpoint.save_latest(folder, trainer.state_dict(), step=trainer.step, keep=recipe.run.keep)
+            checkpoint.save_latest(measure.folder, trainer.state_dict(), step=trainer.step, keep=recipe.run.keep)
             saved = time.monotonic()
-    assert path is not None
-    return path
 
 
 class _Measure:
@@ -98,7 +115,7 @@ class _Measure:
         self.trainer, self.say, self.report = trainer, say, report
         self.rate = trainer.recipe.model.sample_rate
         self.audio = batches.held_out(MEASURE_CROPS, MEASURE_SECONDS, self.rate)
-        self.path = folder / BEST
+        self.folder, self.path = folder, folder / BEST
         self.best = float(checkpoint.load(self.path)["score"]) if self.path.exists() else float("inf")
         self._play("held_out/original", self.audio[0, 0])
 
@@ -116,7 +133,7 @@ class _Measure:
         self.report.audio(name, audio.clamp(-1, 1).cpu(), self.trainer.step, self.rate)
 
 
-def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Batches:
+def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say, *, ranks: Ranks = ALONE) -> Batches:
     """Decode or map the speech, put it on the device, and give the batches of a run. Raises: TrainError."""
     rate = recipe.model.sample_rate
 
@@ -135,8 +152,16 @@ def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say) -
     noise = corpus(find_audio(recipe.data.noise), 0.0) if recipe.data.noise and recipe.data.noise_share else None
     hop = recipe.model.hop_length
     length = round(recipe.data.crop * rate / hop) * hop
-    seed, levels = recipe.run.seed, _levels(recipe)
-    return Batches(speech, recipe.data, length=length, seed=seed, levels=levels, noise=noise, labels=labels)
+    return Batches(
+        speech,
+        recipe.data,
+        length=length,
+        seed=recipe.run.seed,
+        levels=_levels(recipe),
+        noise=noise,
+        labels=labels,
+        ranks=ranks,
+    )
 
 
 def _labels(recipe: Recipe, speech: Corpus, entries: Sequence[Entry], say: Say, device: torch.device) -> Labels | None:
@@ -234,6 +259,15 @@ def _resume(trainer: Trainer, folder: Path, say: Say) -> None:
     say(f"resumes in {folder} at step {trainer.step}")
 
 
-def _tell(line: str, say: Say, report: Report) -> None:
-    say(line)
-    report.write(line)
+def _check_step(trainer: Trainer, folder: Path) -> None:
+    """All processes go on from one step. Raises: TrainError where one sees another checkpoint than the first one."""
+    step = int(same_on_ranks(torch.tensor(trainer.step, device=trainer.device)))
+    if step != trainer.step:
+        raise TrainError(
+            f"{folder}: step {trainer.step} is the newest here, step {step} on the first machine; "
+            "put run=FOLDER on a file system that all machines share"
+        )
+
+
+def _unheard(line: str) -> None:
+    del line

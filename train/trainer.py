@@ -23,6 +23,7 @@ from codec.train.device import Skips, choose_precision, compile_part
 from codec.train.distill import open_teacher
 from codec.train.heads import HEADS, Heads
 from codec.train.labels import Labels
+from codec.train.launch import average_gradients
 from codec.train.optim import Average, make_adamw, rate_at, set_rate, step_if_finite
 
 
@@ -31,7 +32,8 @@ class StepReport:
     """What one step measured, on the device: reading it waits.
 
     Attributes:
-        values: loss terms; with an adversary also `discriminator`, its own loss (`Adversary.learn`).
+        values: loss terms, of this process's rows; with an adversary also `discriminator`, its own loss
+            (`Adversary.learn`).
         grad_norm: before clipping.
         rate: learning rate.
         finite: whether the step was taken.
@@ -54,7 +56,7 @@ class Passed:
 
 
 class Trainer:
-    """Network, learner, adversary, optimisers and averages of one run.
+    """Network, learner, adversary, optimisers and averages of one run; equal on all of its processes (`launch`).
 
     Args:
         recipe: of the run.
@@ -116,6 +118,7 @@ class Trainer:
         weights, extra = self._oppose(passed, values, rate / optim.rate)
         self.optimizer.zero_grad(set_to_none=True)
         self._backward(passed, values, weights)
+        average_gradients(self.network, *([] if self.heads is None else [self.heads.modules]))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
         if self.heads is not None:
             self.heads.step(rate, norm)

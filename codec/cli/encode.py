@@ -27,6 +27,9 @@ def encode(
     target: Annotated[str | None, typer.Argument(help=".codes file, folder, or - for stdout.")] = None,
     model: ModelOption = DEFAULT,
     bitrate: Annotated[str | None, typer.Option(help="Most bits a second of a channel: 2000 or 2k.")] = None,
+    variable: Annotated[
+        bool, typer.Option("--variable", help="The bitrate on average: fewer codebooks in pauses, more in loud speech.")
+    ] = False,
     codebooks: Annotated[int | None, typer.Option(help="Codebooks to use, instead of a bitrate.")] = None,
     channels: Annotated[
         ChannelsChoice, typer.Option(help="mix: to mono. keep: each channel side by side.")
@@ -45,18 +48,26 @@ def encode(
     """Encode speech to .codes files."""
     bits_per_second = parse_bitrate(bitrate)
     jobs = plan([source], target, suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
-    from codec.api import choose_codebooks, load  # numpy and the audio libraries: not for --help
+    from codec.api import choose_rate, load  # numpy and the audio libraries: not for --help
     from codec.codesfile.prior import read_prior
     from codec.hub import find_model
     from codec.transcode import EncodeOptions, encode_file
 
     loaded = load(model, engine=engine.value, device=device)
     try:
-        count = choose_codebooks(loaded.info, codebooks=codebooks, bitrate=bits_per_second)
+        choose_rate(loaded.info, codebooks=codebooks, bitrate=bits_per_second, variable=variable)
     except CodesError as error:
         raise typer.BadParameter(str(error)) from None
     prior = read_prior(find_model(model)) if entropy else None
-    options = EncodeOptions(codebooks=count, mode=mode.value, channels=channels.value, overwrite=overwrite, prior=prior)
+    options = EncodeOptions(
+        codebooks=codebooks,
+        bitrate=bits_per_second,
+        variable=variable,
+        mode=mode.value,
+        channels=channels.value,
+        overwrite=overwrite,
+        prior=prior,
+    )
 
     def work(job: Job, progress: Progress) -> Outcome:
         done = encode_file(loaded, job.open_source(), job.open_target(), options, progress)
@@ -64,7 +75,7 @@ def encode(
         size = f", {done.size_bytes} bytes" if done.size_bytes else ""
         target = "<stdout>" if job.target is None else job.target
         return Outcome(
-            f"{job.name} -> {target}: {done.duration:.2f} s, {done.bitrate / 1000:g} kbit/s{size}, "
+            f"{job.name} -> {target}: {done.duration:.2f} s, {done.bitrate / 1000:.4g} kbit/s{size}, "
             f"{speed:.0f} times faster than real time"
         )
 

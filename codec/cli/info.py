@@ -31,7 +31,7 @@ def info(
             typer.echo(str(path))
             for key, value in facts.items():
                 if key != "file":
-                    typer.echo(f"  {key:<14} {value}")
+                    typer.echo(f"  {key:<15} {value}")
         code = code or (3 if facts["damage"] else 0)
     raise typer.Exit(code)
 
@@ -40,6 +40,7 @@ def describe(path: Path, model: str | None = None) -> dict[str, Any]:
     """The facts of one file. Raises: CodesFileError; ModelError where the prior that packs it is not here."""
     from codec import codesfile  # numpy: not for --help
     from codec.codesfile.condition import condition_of
+    from codec.codesfile.counts import frame_bits
     from codec.files import describe_os_error
     from codec.hub import find_model
 
@@ -47,8 +48,11 @@ def describe(path: Path, model: str | None = None) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             reader = codesfile.Reader(file, name=str(path), partial=True, priors=priors)
-            n_frames = sum(block.shape[-1] for block in reader.blocks())
-            header = reader.header
+            header, n_frames, bits = reader.header, 0, 0.0
+            for block in reader.blocks():
+                n_frames += block.shape[-1]
+                if header.frame_codebooks:
+                    bits += frame_bits(block, header.codebook_sizes, header.frame_codebooks)
     except OSError as error:
         raise CodesFileError(f"{path}: {describe_os_error(error)}") from None
     n_samples = n_frames * header.hop_length if reader.n_samples is None else reader.n_samples
@@ -65,7 +69,8 @@ def describe(path: Path, model: str | None = None) -> dict[str, Any]:
         "channels": header.channels,
         "codebooks": header.n_codebooks,
         "codebook_sizes": list(header.codebook_sizes),
-        "bitrate": header.bitrate,
+        "bitrate": bits * header.frame_rate / n_frames if bits else header.bitrate,
+        "frame_codebooks": list(header.frame_codebooks) or None,
         "frames": n_frames,
         "samples": n_samples,
         "duration": duration,

@@ -1,4 +1,4 @@
-"""Read and write `.codes` files, container versions 1 and 2.
+"""Read and write `.codes` files, container versions 1 to 3.
 
 The specification is docs/codes-format.md; in short:
 
@@ -7,10 +7,11 @@ The specification is docs/codes-format.md; in short:
     block *   varint frames, codes bit-packed codebook after codebook, CRC-32; every block but the last is equally long
     trailer   00, varint frames, varint samples, size, CRC-32
 
-Version 2 packs the codes of a block by a learned prior (`packed`); the rest is the same. All numbers are
+Version 2 packs the codes of a block by a learned prior (`packed`), in version 3 frames differ in their number of
+codebooks (`variable`); the rest is the same. All numbers are
 little-endian, a varint is LEB128, a CRC-32 comes last in its part and covers all of the part before it, its length
 included; those of blocks and trailer also cover the header's CRC and the block's number. A file is written front to
-back; a reader of a seekable file takes the trailer first and computes, or in version 2 looks up, where each block lies.
+back; a reader of a seekable file takes the trailer first and computes, or after version 1 looks up, where blocks lie.
 
 >>> import io
 >>> header = Header(model="m", weights_hash="00" * 16, mode="block", sample_rate=8, hop_length=2, codebook_sizes=(5, 2))
@@ -34,10 +35,12 @@ import numpy.typing as npt
 
 from codec.codesfile import packing
 from codec.codesfile.condition import SECTION
+from codec.codesfile.counts import is_wrong
 from codec.codesfile.packed import block_v2, header_bytes_v2
 from codec.codesfile.packing import Codes, Header
 from codec.codesfile.prior import Prior
 from codec.codesfile.reader import READERS, Reader
+from codec.codesfile.variable import header_bytes_v3
 from codec.errors import CodesError, CodesFileError
 from codec.files import atomic_path
 
@@ -57,7 +60,9 @@ class CodesFile:
     """
 
     header: Header
-    codes: Codes  # (Q, F) for one channel, (C, Q, F) for more; int64
+    codes: (
+        Codes  # (Q, F) for one channel, (C, Q, F) for more; int64; -1 where header.frame_codebooks lets one be missing
+    )
     n_samples: int  # per channel, at header.sample_rate; at most F * hop_length
     warnings: tuple[str, ...] = ()  # what is missing from a damaged file; empty for a whole one
 
@@ -146,7 +151,7 @@ class Writer:
             raise CodesError(f"header: prior {header.prior_id or 'none'}, the writer has another; use with_prior")
         self.header = header
         self._prior = prior
-        head = header_bytes_v2(header) if prior else packing.header_bytes(header)
+        head = _head_bytes(header)
         self._crc = head[-packing.CRC_BYTES :]
         self._target = target
         self._pending = _empty(header) if resume is None else resume.pending
@@ -225,7 +230,7 @@ class Writer:
         blocks = codes.reshape(channels, n_codebooks, total // n_frames, n_frames).transpose(2, 0, 1, 3)
         length = packing.varint(n_frames)
         out = bytearray()
-        if self._prior is None:
+        if self._prior is None and not self.header.frame_codebooks:
             parts = [length + payload.tobytes() for payload in packing.pack(self.header, blocks)]
         else:
             parts = [block_v2(self._prior, self.header, block) for block in blocks]
@@ -274,6 +279,13 @@ def append(path: str | os.PathLike[str], *, priors: Sequence[Path] = ()) -> Writ
         raise
 
 
+def _head_bytes(header: Header) -> bytes:
+    """The head of a file of the lowest version that can hold it."""
+    if header.frame_codebooks:
+        return header_bytes_v3(header)
+    return header_bytes_v2(header) if header.prior_id else packing.header_bytes(header)
+
+
 def _empty(header: Header) -> Codes:
     return np.zeros((header.channels, header.n_codebooks, 0), np.int64)
 
@@ -297,8 +309,7 @@ def _checked(header: Header, codes: npt.ArrayLike) -> Codes:
             else f"({header.channels}, {header.n_codebooks}, frames)"
         )
         raise CodesError(f"codes have shape {np.shape(codes)}, the header wants {want}")
-    sizes = np.array(header.codebook_sizes, np.int64)[:, None]
-    is_bad = (array < 0) | (array >= sizes)
+    is_bad = is_wrong(array, header.codebook_sizes, header.frame_codebooks)
     if is_bad.any():
         channel, q, frame = (int(index[0]) for index in np.nonzero(is_bad))
         code, size = array[channel, q, frame], header.codebook_sizes[q]

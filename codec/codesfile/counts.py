@@ -3,8 +3,8 @@
 Of a frame only the last codebooks can be missing, and what remains must be a number that decodes alone.
 
 >>> codes = np.array([[7, 7, 7], [5, -1, -1], [3, -1, 2]])
->>> counts_of(codes).tolist(), sent_bits(codes, (1024, 1024, 256))
-([3, 1, 2], 56.0)
+>>> counts_of(codes).tolist(), frame_bits(codes, (1024, 1024, 256), (1, 3))
+([3, 1, 2], 59.0)
 >>> is_wrong(codes, (1024, 1024, 256), (1, 3)).any(axis=0).tolist()
 [False, False, True]
 """
@@ -30,10 +30,12 @@ def counts_of(codes: Ints) -> Ints:
     return counts
 
 
-def sent_bits(codes: Ints, sizes: Sequence[int]) -> float:
-    """Bits of the codes (..., Q, F) that are there, log2 of each one's codebook."""
-    n_sent = np.moveaxis(codes >= 0, -2, 0).reshape(len(sizes), -1).sum(1)
-    return float(n_sent @ np.log2(sizes))
+def frame_bits(codes: Ints, sizes: Sequence[int], frame_codebooks: Sequence[int]) -> float:
+    """Bits of the codes (..., Q, F) that are there and of the frames' choices: log2 of how many there are of each."""
+    n_books = codes.shape[-2]
+    n_sent = np.moveaxis(codes >= 0, -2, 0).reshape(n_books, -1).sum(1)
+    n_choices = codes.size // n_books if n_books else 0
+    return float(n_sent @ np.log2(sizes[:n_books]) + n_choices * np.log2(len(frame_codebooks)))
 
 
 def is_wrong(codes: Ints, sizes: Sequence[int], allowed: Sequence[int]) -> npt.NDArray[np.bool_]:
@@ -49,11 +51,12 @@ def is_wrong(codes: Ints, sizes: Sequence[int], allowed: Sequence[int]) -> npt.N
         return wrong
     counts = counts_of(codes)[..., None, :]
     is_behind = np.arange(codes.shape[-2])[:, None] >= counts
-    return wrong & ~((codes == MISSING) & is_behind & np.isin(counts, list(allowed)))
+    may_be: npt.NDArray[np.bool_] = (codes == MISSING) & is_behind & np.isin(counts, list(allowed))
+    return wrong & np.logical_not(may_be)
 
 
 def allowed_counts(prefixes: Sequence[int], divisors: Sequence[int]) -> tuple[int, ...]:
-    """How many of codebooks with these divisors a frame may have; all of them where one code stands for several frames."""
+    """How many of codebooks with these divisors a frame may have; all where one code stands for several frames."""
     n_codebooks = len(divisors)
     return (n_codebooks,) if max(divisors) > 1 else tuple(count for count in prefixes if count <= n_codebooks)
 
@@ -76,6 +79,8 @@ def check_counts(counts: Sequence[int], divisors: Sequence[int]) -> None:
         return
     n_codebooks, said = len(divisors), f"header: frame_codebooks {', '.join(map(str, counts))}"
     if list(counts) != sorted(set(counts)) or counts[0] < 1 or counts[-1] != n_codebooks or len(counts) > MAX_COUNTS:
-        raise CodesError(f"{said}: not at most {MAX_COUNTS} ascending numbers from 1 to {n_codebooks}, the last included")
+        raise CodesError(
+            f"{said}: not at most {MAX_COUNTS} ascending numbers from 1 to {n_codebooks}, the last included"
+        )
     if max(divisors) > 1:
         raise CodesError(f"{said}: codebooks with divisors are in every frame; encode with a constant number")

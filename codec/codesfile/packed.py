@@ -1,4 +1,4 @@
-"""Container version 2: the blocks of version 1 with their codes packed by a learned prior (docs/codes-format.md, 9).
+"""Blocks that say their length: container version 2, packed by a learned prior, and 3 (docs/codes-format.md, 9, 10).
 
 Blocks have no fixed size here, so a seekable file is walked once: each block's CRC-32 says where the next begins, and
 after a damaged one the next good block is searched for. So a damaged byte costs one block in this version too.
@@ -20,6 +20,7 @@ from codec.codesfile.entropy import MAX_BYTES_PER_CODE, check_prior, decode_bloc
 from codec.codesfile.packing import CRC_BYTES, Codes, Header
 from codec.codesfile.pieces import Bytes
 from codec.codesfile.prior import ID_BYTES, Prior
+from codec.codesfile.variable import most_payload, pack_block, unpack_blocks
 from codec.errors import CodesError, CodesFileError, ModelError
 
 VERSION = 2
@@ -63,9 +64,9 @@ def parse_header_v2(fields: bytes, base: int) -> Header:
     return dataclasses.replace(header, prior_id=fields[-ID_BYTES:].hex())
 
 
-def block_v2(prior: Prior, header: Header, codes: Codes) -> bytes:
-    """Head and payload of a block of codes (C, Q, f), without its CRC-32."""
-    payload = encode_block(prior, codes)
+def block_v2(prior: Prior | None, header: Header, codes: Codes) -> bytes:
+    """Head and payload of a block of codes (C, Q, f), without its CRC-32; of version 3 too, also without prior."""
+    payload = pack_block(header, codes) if prior is None else encode_block(prior, codes, header.frame_codebooks)
     n_frames = codes.shape[-1]
     # Odd: a full block. Even: its frames follow. Never 0, which is the trailer.
     is_full = n_frames == header.frames_per_block
@@ -84,7 +85,7 @@ class Block:
 
 
 class BodyV2:
-    """Blocks and trailer of version 2, after the header.
+    """Blocks and trailer of versions 2 and 3, after the header.
 
     Attributes:
         header: of the file.
@@ -101,8 +102,7 @@ class BodyV2:
         self._start = source.offset
         self._per_block = header.frames_per_block
         self._blocks: list[Block] = []  # from the first on, as far as is known
-        n_codes = self._per_block * header.n_codebooks * header.channels
-        self._most_bytes = MAX_HEAD_BYTES + MAX_BYTES_PER_CODE * n_codes + 4 + CRC_BYTES
+        self._most_bytes = MAX_HEAD_BYTES + self._most_payload(self._per_block) + CRC_BYTES
         if source.size is not None:
             self._take_trailer_from_end(source.size)
 
@@ -119,6 +119,13 @@ class BodyV2:
             return
         if trailer.size_bytes == size_bytes:
             self.trailer = trailer
+
+    def _most_payload(self, n_frames: int) -> int:
+        """The most bytes that a block's payload may have."""
+        if not self.header.prior_id:
+            return most_payload(self.header, n_frames)
+        n_symbols = self.header.n_codebooks + bool(self.header.frame_codebooks)
+        return MAX_BYTES_PER_CODE * n_frames * n_symbols * self.header.channels + 4
 
     def name_of(self, number: int, n_frames: int | None = None) -> str:
         """What a message calls a block."""
@@ -189,10 +196,9 @@ class BodyV2:
         is_full = number & 1
         n_frames = self._per_block if is_full else cursor.varint("frames")
         size_bytes = (number - 2) >> 1
-        n_codes = n_frames * self.header.n_codebooks * self.header.channels
         if number < 2 or not 1 <= n_frames <= self._per_block - 1 + is_full:
             raise cursor.error("its length is damaged")
-        if size_bytes > MAX_BYTES_PER_CODE * n_codes + 4:
+        if size_bytes > self._most_payload(n_frames):
             raise cursor.error("its length is damaged")
         return n_frames, size_bytes
 
@@ -219,7 +225,9 @@ class BodyV2:
         shape = (self.header.channels, self.header.n_codebooks, n_frames)
         if not payloads:
             return np.zeros((0, *shape), np.int64), np.zeros(0, np.bool_)
-        return decode_blocks(self.prior(), payloads, shape)
+        if not self.header.prior_id:
+            return unpack_blocks(self.header, payloads, n_frames)
+        return decode_blocks(self.prior(), payloads, shape, self.header.frame_codebooks)
 
     def prior(self) -> Prior:
         """The prior that the header names, looked for at the first call. Raises: ModelError."""
@@ -253,7 +261,9 @@ class BodyV2:
             raise source.error(offset, f"{self.name_of(number)}: CRC-32 does not match")
         codes, is_whole = self._decode([data[first:stop]], n_frames)
         if not is_whole.all():
-            raise source.error(offset, f"{where}: its payload does not end with its last code")
+            raise source.error(
+                offset, f"{where}: its payload does not end with its last code, or holds one that cannot be"
+            )
         if number == len(self._blocks):
             self._blocks.append(found)
         block: Codes = codes[0]

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.codesfile.condition import condition_of
+from codec.codesfile.counts import check_counts
 from codec.errors import CodesError, CodesFileError
 
 MAGIC = b"\xc0des"  # 0xC0 never occurs in UTF-8: no text file can begin like this
@@ -65,15 +66,18 @@ class Header:
     channels: int = 1
     frames_per_block: int = 0  # frames; a multiple of every divisor, at most two seconds; default about one second
     sections: Mapping[str, bytes] = field(default_factory=dict, hash=False)  # name -> bytes
-    prior_id: str = ""  # version 2: 8 hexadecimal digits of the prior that the codes are packed with; "" is version 1
+    prior_id: str = (
+        ""  # versions 2 and 3: 8 hexadecimal digits of the prior that the codes are packed with; "" packs without
+    )
+    frame_codebooks: tuple[int, ...] = ()  # version 3: numbers of codebooks that a frame may have; () is all in each
 
     def __post_init__(self) -> None:
         try:
             for name in ("sample_rate", "hop_length", "channels", "frames_per_block"):
                 object.__setattr__(self, name, operator.index(getattr(self, name)))
-            object.__setattr__(self, "codebook_sizes", tuple(operator.index(size) for size in self.codebook_sizes))
-            divisors = tuple(operator.index(divisor) for divisor in self.divisors) or (1,) * len(self.codebook_sizes)
-            object.__setattr__(self, "divisors", divisors)
+            for name in ("codebook_sizes", "divisors", "frame_codebooks"):
+                object.__setattr__(self, name, tuple(operator.index(number) for number in getattr(self, name)))
+            object.__setattr__(self, "divisors", self.divisors or (1,) * len(self.codebook_sizes))
             object.__setattr__(self, "sections", {name: bytes(self.sections[name]) for name in sorted(self.sections)})
             object.__setattr__(self, "weights_hash", _short_hash(self.weights_hash))
         except TypeError as error:
@@ -81,6 +85,7 @@ class Header:
         _check_names(self)
         _check_numbers(self)
         condition_of(self.sections, self.channels)
+        check_counts(self.frame_codebooks, self.divisors)
         if self.frames_per_block == 0:
             group = math.lcm(*self.divisors)
             # The nearest whole number of groups, in integers: floats would overflow on a hostile set of divisors.
@@ -100,7 +105,7 @@ class Header:
 
     @property
     def bitrate(self) -> float:
-        """Bit/s of all channels, from log2 of the codebook sizes and from the divisors, without the container."""
+        """Bit/s of all channels and codebooks, from log2 of their sizes and the divisors, without the container."""
         per_frame = sum(math.log2(size) / d for size, d in zip(self.codebook_sizes, self.divisors, strict=True))
         return self.frame_rate * self.channels * per_frame
 
@@ -226,9 +231,6 @@ def part_seed(header_crc: bytes, number: int) -> int:
     return zlib.crc32(header_crc + struct.pack("<Q", number))
 
 
-# Header: clause 2.
-
-
 def _runs(header: Header) -> Iterator[tuple[int, int, int, int]]:
     """(first codebook, count, size, divisor) of each run of equal codebooks."""
     first = 0
@@ -239,7 +241,7 @@ def _runs(header: Header) -> Iterator[tuple[int, int, int, int]]:
 
 
 def header_bytes(header: Header) -> bytes:
-    """The whole head of a file: magic, version, size, fields, CRC-32.
+    """The whole head of a file (clause 2): magic, version, size, fields, CRC-32.
 
     Raises: CodesError when the sections make it larger than MAX_HEADER_BYTES.
     """
@@ -304,11 +306,8 @@ def _parse_runs(cursor: Cursor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(sizes), tuple(divisors)
 
 
-# Trailer: clause 4.
-
-
 def trailer_bytes(header_crc: bytes, n_blocks: int, n_frames: int, n_samples: int) -> bytes:
-    """The end of a file of `n_blocks` blocks."""
+    """The end of a file of `n_blocks` blocks (clause 4)."""
     fields = b"\0" + varint(n_frames) + varint(n_samples)
     fields += bytes([len(fields) + 1 + CRC_BYTES])
     return fields + crc_of(fields, part_seed(header_crc, n_blocks))

@@ -106,10 +106,11 @@ class Prior:
         return Memory(nothing, nothing, nothing)
 
     def remember(self, memory: Memory, codes: Ints) -> Memory:
-        """The memory after a frame of codes (rows, Q'), Q' at most Q; codebooks not in use count as zeros."""
+        """The memory after a frame of codes (rows, Q'), Q' at most Q; codebooks not in use and -1 count as zeros."""
         last = np.zeros_like(memory.last)
         for q in range(codes.shape[1]):
-            last[:, q * self.dim : (q + 1) * self.dim] = self.embeddings[q][codes[:, q]]
+            there = codes[:, q] >= 0
+            last[there, q * self.dim : (q + 1) * self.dim] = self.embeddings[q][codes[there, q]]
         slow = memory.slow + np.floor((last * 2.0**SLOW_BITS - memory.slow) * 2.0**-SLOW_SHIFT)
         return Memory(last, memory.last, slow)
 

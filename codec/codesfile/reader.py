@@ -22,6 +22,7 @@ from codec.codesfile.packed import BodyV2, parse_header_v2
 from codec.codesfile.packing import CRC_BYTES, Codes, Header
 from codec.codesfile.pieces import Bytes
 from codec.codesfile.prior import Prior
+from codec.codesfile.variable import parse_header_v3
 from codec.errors import CodesError, CodesFileError
 
 
@@ -217,8 +218,17 @@ def _read_v2(source: Bytes) -> BodyV2:
         raise CodesFileError(f"{source.name}: {error}; encode again") from None
 
 
+def _read_v3(source: Bytes) -> BodyV2:
+    """The header of version 3, frames of unlike numbers of codebooks, and with it the access to the rest."""
+    fields, base, crc = _read_fields(source, 3)
+    try:
+        return BodyV2(source, parse_header_v3(fields, base), crc)
+    except CodesFileError as error:
+        raise CodesFileError(f"{source.name}: {error}; encode again") from None
+
+
 # Container version -> what reads it. A version once shipped is never edited: a new one gets a new line.
-READERS: dict[int, Callable[[Bytes], _BodyV1 | BodyV2]] = {1: _read_v1, 2: _read_v2}
+READERS: dict[int, Callable[[Bytes], _BodyV1 | BodyV2]] = {1: _read_v1, 2: _read_v2, 3: _read_v3}
 
 
 class Reader:
@@ -282,7 +292,7 @@ class Reader:
 
     def prior(self) -> Prior | None:
         """The prior of an entropy-coded file; None for another. Raises: ModelError where it is not installed."""
-        return self._body.prior() if isinstance(self._body, BodyV2) else None
+        return self._body.prior() if isinstance(self._body, BodyV2) and self.header.prior_id else None
 
     def require_n_frames(self) -> int:
         """`n_frames` of a seekable source, as an error where it is not known.

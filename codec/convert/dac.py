@@ -16,14 +16,13 @@ from codec.convert.state import (
     Rules,
     State,
     fold_weight_norm,
-    map_keys,
     read_checkpoint,
     read_settings,
-    rename,
+    read_state,
     take_tensors,
+    translate,
 )
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "MIT"  # of the published weights
 
@@ -56,7 +55,7 @@ def convert_dac(path: Path) -> Converted:
         ModelError: damaged, or of another system.
     """
     if path.is_dir():
-        state = fold_weight_norm(take_tensors(read_checkpoint(path), path))
+        state = read_state(path)
         settings = read_settings(path)
         config = _config(
             state,
@@ -81,8 +80,7 @@ def convert_dac(path: Path) -> Converted:
             path=path,
         )
         rules = AUTHORS
-    keys = map_keys(Network(config).state_dict(), rules, where=str(path))
-    return Converted(config, squeeze(rename(state, keys, where=str(path))), LICENCE)
+    return Converted(config, squeeze(translate(state, config, rules, where=path)), LICENCE)
 
 
 def squeeze(weights: State) -> State:

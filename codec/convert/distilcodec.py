@@ -17,14 +17,12 @@ from codec.convert.state import (
     Rules,
     State,
     fold_weight_norm,
-    map_keys,
     read_checkpoint,
     read_settings,
-    rename,
     take_tensors,
+    translate,
 )
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "LicenseRef-DistilCodec"  # its files do not say one of their own
 # What training left in the codebooks.
@@ -70,8 +68,7 @@ def convert_distilcodec(path: Path) -> Converted:
     settings = read_settings(path) if (path.parent / "config.json").is_file() else PUBLISHED
     config = _config(state, settings, path)
     rules = find_rules(config.encoder.options["depths"], len(config.decoder.options["rates"]), bridge=_bridged(state))
-    keys = map_keys(Network(config).state_dict(), rules, where=str(path))
-    return Converted(config, rename(state, keys, where=str(path), ignored=IGNORED), LICENCE)
+    return Converted(config, translate(state, config, rules, where=path, ignored=IGNORED), LICENCE)
 
 
 def find_rules(depths: tuple[int, ...], n_rates: int, *, bridge: bool) -> Rules:

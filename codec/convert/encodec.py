@@ -8,18 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from codec.config import ModelConfig, Part
-from codec.convert.state import (
-    Converted,
-    Rules,
-    State,
-    fold_weight_norm,
-    map_keys,
-    read_checkpoint,
-    rename,
-    take_tensors,
-)
+from codec.convert.state import Converted, Rules, State, read_state, translate
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "CC-BY-NC-4.0"  # of the published weights
 
@@ -50,11 +40,10 @@ def convert_encodec(path: Path) -> Converted:
     Raises:
         ModelError: damaged, or of another model: the one at 48 kHz is not causal and codes stereo.
     """
-    state = fold_weight_norm(take_tensors(read_checkpoint(path), path, "best_state", "model"))
+    state = read_state(path, "best_state", "model")
     style = "authors" if any(key.startswith("encoder.model.") for key in state) else "transformers"
     config = _config(state, style, path)
-    keys = map_keys(Network(config).state_dict(), RULES[style], where=str(path))
-    return Converted(config, rename(state, keys, where=str(path), ignored=IGNORED), LICENCE)
+    return Converted(config, translate(state, config, RULES[style], where=path, ignored=IGNORED), LICENCE)
 
 
 def _config(state: State, style: str, path: Path) -> ModelConfig:

@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 
 from codec.config import ModelConfig, Part
-from codec.convert.state import Converted, Rules, State, map_keys, read_checkpoint, rename, take_tensors
+from codec.convert.state import Converted, Rules, State, read_checkpoint, take_tensors, translate
 from codec.errors import ModelError
-from codec.network import Network
 from codec.nn.esc import FRAME, EscConfig
 
 LICENCE = "MIT"  # of its code; it names no other for the weights
@@ -68,8 +67,7 @@ def convert_esc(path: Path) -> Converted:
     for older, newer in OLDER:
         state = {newer + key.removeprefix(older) if key.startswith(older) else key: x for key, x in state.items()}
     config = _config(state, path)
-    keys = map_keys(Network(config).state_dict(), find_rules(), where=str(path))
-    return Converted(config, rename(state, keys, where=str(path), ignored=IGNORED), LICENCE)
+    return Converted(config, translate(state, config, find_rules(), where=path, ignored=IGNORED), LICENCE)
 
 
 def _config(state: State, path: Path) -> ModelConfig:

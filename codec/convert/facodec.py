@@ -10,18 +10,8 @@ import re
 from pathlib import Path
 
 from codec.config import ModelConfig, Part
-from codec.convert.state import (
-    Converted,
-    Rules,
-    State,
-    fold_weight_norm,
-    map_keys,
-    read_checkpoint,
-    rename,
-    take_tensors,
-)
+from codec.convert.state import Converted, Rules, State, read_state, translate
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "Apache-2.0"  # of the weights, as their card on the hub says
 FILES = ("ns3_facodec_encoder.bin", "ns3_facodec_decoder.bin")
@@ -72,11 +62,10 @@ def convert_facodec(path: Path) -> Converted:
     folder = path if path.is_dir() else path.parent
     state: State = {}
     for room, name in zip(("encoder", "decoder"), FILES, strict=True):
-        part = fold_weight_norm(take_tensors(read_checkpoint(folder / name), folder / name))
+        part = read_state(folder / name)
         state |= {f"{room}.{key}": x for key, x in part.items()}
     config = _config(state, folder)
-    keys = map_keys(Network(config).state_dict(), find_rules(), where=str(folder))
-    return Converted(config, rename(state, keys, where=str(folder), ignored=IGNORED), LICENCE)
+    return Converted(config, translate(state, config, find_rules(), where=folder, ignored=IGNORED), LICENCE)
 
 
 def _config(state: State, folder: Path) -> ModelConfig:

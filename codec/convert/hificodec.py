@@ -16,14 +16,12 @@ from codec.convert.state import (
     Rules,
     State,
     fold_weight_norm,
-    map_keys,
     read_checkpoint,
     read_settings,
-    rename,
     take_tensors,
+    translate,
 )
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "LicenseRef-AcademiCodec"  # its files do not say one of their own
 ROOMS = {"encoder": "encoder", "decoder": "generator"}  # ours, theirs
@@ -44,8 +42,7 @@ def convert_hificodec(path: Path) -> Converted:
         state |= {f"{room}.{key}": x for key, x in fold_weight_norm(take_tensors(part, path)).items()}
     config = _config(state, path)
     n_stages = len(config.encoder.options["rates"])
-    keys = map_keys(Network(config).state_dict(), find_rules(n_stages), where=str(path))
-    return Converted(config, rename(state, keys, where=str(path)), LICENCE)
+    return Converted(config, translate(state, config, find_rules(n_stages), where=path), LICENCE)
 
 
 def find_rules(n_stages: int) -> Rules:

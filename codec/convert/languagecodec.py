@@ -12,18 +12,8 @@ import re
 from pathlib import Path
 
 from codec.config import ModelConfig, Part
-from codec.convert.state import (
-    Converted,
-    Rules,
-    State,
-    fold_weight_norm,
-    map_keys,
-    read_checkpoint,
-    rename,
-    take_tensors,
-)
+from codec.convert.state import Converted, Rules, State, read_state, translate
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "MIT"  # of its repository, which names no other for the weights
 
@@ -60,10 +50,9 @@ def convert_languagecodec(path: Path) -> Converted:
     Raises:
         ModelError: damaged, or of another system.
     """
-    state = _plain_norms(fold_weight_norm(take_tensors(read_checkpoint(path), path, "state_dict")))
+    state = _plain_norms(read_state(path, "state_dict"))
     config = _config(state, path)
-    keys = map_keys(Network(config).state_dict(), RULES, where=str(path))
-    return Converted(config, rename(state, keys, where=str(path), ignored=IGNORED), LICENCE)
+    return Converted(config, translate(state, config, RULES, where=path, ignored=IGNORED), LICENCE)
 
 
 def _plain_norms(state: State) -> State:

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from codec.config import ModelConfig, Part
-from codec.convert.state import Converted, Rules, State, map_keys, read_checkpoint, read_settings, rename, take_tensors
+from codec.convert.state import Converted, Rules, State, read_checkpoint, read_settings, take_tensors, translate
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "CC-BY-4.0"  # of the published weights
 
@@ -74,8 +73,7 @@ def convert_mimi(path: Path) -> Converted:
     settings = read_settings(path)
     state = _own_layout(take_tensors(read_checkpoint(path), path), path)
     config = _config(settings, state, path)
-    keys = map_keys(Network(config).state_dict(), RULES, where=str(path))
-    return Converted(config, rename(state, keys, where=str(path)), LICENCE)
+    return Converted(config, translate(state, config, RULES, where=path), LICENCE)
 
 
 def _config(settings: Mapping[str, Any], state: State, path: Path) -> ModelConfig:

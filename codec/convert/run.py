@@ -85,18 +85,17 @@ def _add_graphs(folder: ModelFolder) -> str:
     try:
         from codec.export.golden import write_golden
         from codec.export.runtime import export_model
+        from codec.export.speech import Speech
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
         return "no graphs: onnx is not installed; pip install 'neural-codec[export]' and run codec export"
     noise = shaped_noise(folder.info.sample_rate, SECONDS)
     try:
-        agreement = export_model(str(folder.path), folder.path, noise)
+        agreement = export_model(str(folder.path), folder.path, Speech(noise, "noise")).agreement
     except ModelError as error:
         if "no ONNX form" not in str(error):
             raise
-        for left in folder.path.glob("*.onnx"):
-            left.unlink()
         return f"no graphs: {error}"
     with tempfile.TemporaryDirectory(prefix="codec-convert-") as room:
         clip = Path(room) / "noise.wav"

@@ -9,18 +9,8 @@ import math
 from pathlib import Path
 
 from codec.config import ModelConfig, Part
-from codec.convert.state import (
-    Converted,
-    Rules,
-    fold_weight_norm,
-    map_keys,
-    read_checkpoint,
-    read_settings,
-    rename,
-    take_tensors,
-)
+from codec.convert.state import Converted, Rules, read_settings, read_state, translate
 from codec.errors import ModelError
-from codec.network import Network
 
 LICENCE = "Apache-2.0"  # of its repository, which names no other for the weights
 
@@ -46,9 +36,8 @@ def convert_speechtokenizer(path: Path) -> Converted:
         ModelError: damaged, of another system, or with other layers than the published one's.
     """
     config = _config(path)
-    state = fold_weight_norm(take_tensors(read_checkpoint(path), path, "generator"))
-    keys = map_keys(Network(config).state_dict(), RULES, where=str(path))
-    return Converted(config, rename(state, keys, where=str(path), ignored=IGNORED), LICENCE)
+    state = read_state(path, "generator")
+    return Converted(config, translate(state, config, RULES, where=path, ignored=IGNORED), LICENCE)
 
 
 def _config(path: Path) -> ModelConfig:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from codec.config import ModelConfig
 from codec.errors import ModelError
+from codec.network import Network
 
 State = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]  # pattern of one of our whole keys, and how theirs is written
@@ -121,6 +122,11 @@ def take_tensors(data: Any, path: Path, *wrappers: str) -> State:
     return {str(key).removeprefix("module."): x for key, x in data.items()}
 
 
+def read_state(path: Path, *wrappers: str) -> State:
+    """The state dict of a checkpoint, weight norm folded. Raises: ModelError."""
+    return fold_weight_norm(take_tensors(read_checkpoint(path), path, *wrappers))
+
+
 def fold_weight_norm(state: Mapping[str, Tensor]) -> State:
     """Length and direction become the weight itself, w = g * v / |v|, the norm over all axes but the first.
 
@@ -181,3 +187,9 @@ def map_keys(ours: Iterable[str], rules: Rules, *, where: str) -> dict[str, str]
         else:
             raise ModelError(f"{where}: no rule for our {key}; the converter does not know this variant")
     return keys
+
+
+def translate(state: State, config: ModelConfig, rules: Rules, *, where: Path, ignored: Sequence[str] = ()) -> State:
+    """Their state dict as that of our network of `config`: `map_keys` and `rename`. Raises: ModelError."""
+    keys = map_keys(Network(config).state_dict(), rules, where=str(where))
+    return rename(state, keys, where=str(where), ignored=ignored)

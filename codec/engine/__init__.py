@@ -37,7 +37,10 @@ class Engine(Protocol):
         """Audio (B, 1, n * hop_length) float32 to codes (B, n_codebooks, n) int64, and the next state."""
 
     def decode_step(self, codes: Codes, state: State) -> tuple[Audio, State]:
-        """Codes (B, Q, n) int64 to audio (B, 1, n * hop_length) float32, and the next state."""
+        """Codes (B, Q, n) int64 to audio (B, 1, n * hop_length) float32, and the next state.
+
+        A frame's last codes may be -1, not sent. Raises: CodesError, ModelError where it decodes no such frames.
+        """
 
 
 def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu") -> Engine:

@@ -23,7 +23,7 @@ from torch import Tensor
 from codec.config import ModelConfig, ModelInfo, Part
 from codec.engine import TRANSFORMERS, Audio, Codes, State
 from codec.engine.torch_engine import find_device
-from codec.errors import ModelError
+from codec.errors import CodesError, ModelError
 from codec.modelfolder import ModelFolder
 
 # What our engine takes from a stranger's config, and what its class may raise on it.
@@ -66,7 +66,9 @@ class HfEngine:
 
     @torch.inference_mode()
     def decode_step(self, codes: Codes, state: State) -> tuple[Audio, State]:
-        """As `Engine`, of whole signals."""
+        """As `Engine`, of whole signals. Raises: CodesError: codes of -1."""
+        if codes.min(initial=0) < 0:
+            raise CodesError(f"{self.info.name}: decodes no frames of fewer codebooks; encode without variable")
         rows = [self._decode_row(row) for row in np.asarray(codes, np.int64)]
         return np.stack(rows), state
 

@@ -1,4 +1,4 @@
-"""Windowed causal self-attention with rotary positions, and the transformer block made of it.
+"""Causal self-attention with rotary positions and the transformer block made of it; attention within fixed windows.
 
 >>> block = transformer_block(8, n_heads=2, context=4)
 >>> x = torch.randn(1, 8, 10)
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.layers import Chain, ChannelNorm, Layer, Linear, Residual, State, Stateless
+from codec.nn.symmetric import WholeLayer
 
 # Rotary angles are whole numbers of 2 ** -40 turns. A product with an int64 position, modulo one turn, stays exact;
 # float32 has lost the fine angles after an hour, and float64 does not exist on every device.
@@ -92,6 +93,55 @@ class Attention(Layer):
         phase = torch.remainder(position[:, None, :, None] * self.turns, TURN)
         angle = phase.to(self.project_in.weight.dtype) * (2 * math.pi / TURN)
         return angle.cos(), angle.sin()
+
+
+class WindowAttention(WholeLayer):
+    """Self-attention of the frames of one window to each other, (B, D, F) -> (B, D, F).
+
+    Windows stand side by side from the first frame on; the last one has the frames that are left. (SNAC fills it up
+    with silence before the encoder.)
+
+    Source: Siuzdak et al. 2024 (SNAC), section 3; rotary positions as in `Attention`.
+
+    Raises:
+        ConfigError: heads that do not divide the channels, or an empty window.
+    """
+
+    lookahead = None
+    turns: Tensor
+
+    def __init__(self, dim: int, *, window: int, head_dim: int = 64, base: float = 10000.0) -> None:
+        super().__init__()
+        if head_dim < 2 or head_dim % 2 or dim % head_dim:
+            raise ConfigError(f"head_dim: heads of {head_dim} channels do not divide {dim} channels, or are not even")
+        if window < 1:
+            raise ConfigError(f"window: must be at least 1 frame, found {window}")
+        self.window, self.head_dim = window, head_dim
+        self.project_in = nn.Linear(dim, 3 * dim, bias=False)
+        self.project_out = nn.Linear(dim, dim, bias=False)
+        self.register_buffer("turns", _turns(head_dim // 2, base), persistent=False)
+
+    @property
+    def receptive_field(self) -> None:
+        """Where a window begins depends on where the signal does, so it must be whole."""
+        return None
+
+    def apply_to(self, x: Tensor) -> Tensor:
+        """Each window alone; frames that fill up the last are not seen."""
+        batch, dim, frames = x.shape
+        short = -frames % self.window
+        n_windows = (frames + short) // self.window
+        qkv = self.project_in(F.pad(x, (0, short)).transpose(1, 2))
+        qkv = qkv.view(batch, n_windows, self.window, 3, dim // self.head_dim, self.head_dim)
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # (B, windows, heads, window, head_dim) each
+        turned = torch.arange(self.window, device=x.device)[:, None] * self.turns
+        angle = torch.remainder(turned, TURN).to(query.dtype) * (2 * math.pi / TURN)
+        query, key = (_rotate(part, angle.cos(), angle.sin()) for part in (query, key))
+        there = torch.arange(frames + short, device=x.device).view(n_windows, 1, 1, self.window) < frames
+        y = F.scaled_dot_product_attention(query, key, value, there)
+        y = y.transpose(2, 3).reshape(batch, frames + short, dim)[:, :frames]
+        made: Tensor = self.project_out(y)
+        return made.transpose(1, 2)
 
 
 class Gelu(Stateless):

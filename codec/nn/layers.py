@@ -38,9 +38,10 @@ class Layer(nn.Module, ABC):
         delay: output steps by which the output lags behind the input it describes.
         lookahead: input steps behind its own group that a group of `up` outputs sees, None where it sees them all. A
             layer that looks ahead takes each block for the whole signal: it is exact where that is all it sees.
-        start: input steps that its first block must have, because the first outputs see them; 0 where a group is enough.
-        condition: numbers of a vector that stands for the whole signal, or 0. An encoder's last state is then that vector,
-            (B, condition), once it has seen all; a decoder takes it as the first of its initial states.
+        start: input steps that its first block must have, because the first outputs see them; 0 where a group is
+            enough.
+        condition: numbers of a vector that stands for the whole signal, or 0. An encoder's last state is then that
+            vector, (B, condition), once it has seen all; a decoder takes it as the first of its initial states.
         edges: oldest and newest input step that each of the `up` outputs sees, counted from its group's first; empty
             where all see what the group sees.
     """

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.aliasfree import AliasFreeSnake
-from codec.nn.layers import Chain, Layer, Residual, Stateless
+from codec.nn.attention import WindowAttention
+from codec.nn.layers import Chain, ChannelNorm, Layer, Residual, Stateless
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
 
 DILATIONS = (1, 3, 9)  # of a stage's residual units
@@ -76,12 +77,16 @@ class SnakeConfig:
     strides: tuple[int, ...] = (2, 4, 5, 8)  # in encoder order, for the decoder too; their product is the hop
     depthwise: bool = False  # residual units see each channel alone (SNAC)
     alias_free: bool = False  # activations at twice the rate, between low passes (FACodec)
+    window: int = 0  # frames of attention's windows at the frame rate, or 0 for none (SNAC at 32 and 44 kHz: 32)
+    head_dim: int = 64  # channels of each of its heads
 
     def __post_init__(self) -> None:
         """Check values."""
         if not self.strides or min(self.strides) < 1:
             where = f"{type(self).__name__}.strides"
             raise ConfigError(f"{where}: expected numbers of at least 1, found {list(self.strides)}")
+        if self.window and not self.depthwise:
+            raise ConfigError(f"{type(self).__name__}.window: attention needs depthwise: true")
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def snake_encoder(config: SnakeEncoderConfig, latent_dim: int, *, hop_length: in
         return Chain([*layers, _activation(config, dim), SymmetricConv(dim, latent_dim, kernel_size=3)])
     if latent_dim != dim:
         raise ConfigError(f"encoder.n_filters: a depthwise encoder gives {dim} channels, latent_dim is {latent_dim}")
-    return Chain([*layers, SymmetricConv(dim, dim, kernel_size=7, groups=dim)])
+    return Chain([*layers, *_attention(config, dim), SymmetricConv(dim, dim, kernel_size=7, groups=dim)])
 
 
 def snake_decoder(config: SnakeDecoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
@@ -142,7 +147,7 @@ def snake_decoder(config: SnakeDecoderConfig, latent_dim: int, *, hop_length: in
     layers: list[Layer] = [SymmetricConv(latent_dim, dim, kernel_size=7)]
     if config.depthwise:
         spread = SymmetricConv(latent_dim, latent_dim, kernel_size=7, groups=latent_dim)
-        layers = [spread, SymmetricConv(latent_dim, dim, kernel_size=1)]
+        layers = [spread, SymmetricConv(latent_dim, dim, kernel_size=1), *_attention(config, dim)]
     for stride in reversed(config.strides):
         up = SymmetricConvTranspose(dim, dim // 2, kernel_size=2 * stride, stride=stride)
         noise = [Noise(dim // 2)] if config.noise else []
@@ -153,6 +158,13 @@ def snake_decoder(config: SnakeDecoderConfig, latent_dim: int, *, hop_length: in
 
 def _activation(config: SnakeConfig, dim: int) -> Layer:
     return AliasFreeSnake(dim) if config.alias_free else Snake(dim)
+
+
+def _attention(config: SnakeConfig, dim: int) -> list[Layer]:
+    if not config.window:
+        return []
+    attend = WindowAttention(dim, window=config.window, head_dim=config.head_dim)
+    return [Residual(Chain([ChannelNorm(dim, eps=1e-5), attend]))]
 
 
 def _units(config: SnakeConfig, dim: int) -> list[Layer]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor, nn
 
+from codec.codesfile.counts import allowed_counts, is_wrong
 from codec.errors import CodesError
 from codec.quantize.search import Table, make_table
 
@@ -165,6 +166,8 @@ class Bottleneck(nn.Module, ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, Q', F), any integer type, to the latent (B, D, F).
 
+        A frame's last codes may be -1: it decodes as the prefix before them does alone.
+
         Raises:
             CodesError: a wrong shape or type, a prefix that this bottleneck cannot decode, a code out of range.
         """
@@ -172,8 +175,16 @@ class Bottleneck(nn.Module, ABC):
             shape = tuple(codes.shape)
             raise CodesError(f"codes of shape {shape}, {codes.dtype}: expected (batch, codebooks, frames) integers")
         codes = codes.long()
-        check_codes(codes, self.codebook_sizes[: self.check_prefix(codes.shape[1])])
-        return self.dequantize(codes)
+        count = self.check_prefix(codes.shape[1])
+        divisors = self.divisors or (1,) * self.n_codebooks
+        allowed = allowed_counts(self.prefixes, divisors[:count])
+        if not check_codes(codes, self.codebook_sizes[:count], allowed):
+            return self.dequantize(codes)
+        counts = (codes >= 0).sum(1, keepdim=True)  # (B, 1, F)
+        latent = self.dequantize(codes.clamp(min=0))
+        for fewer in sorted(set(torch.unique(counts).tolist()) - {count}):
+            latent = torch.where(counts == fewer, self.dequantize(codes[:, :fewer].clamp(min=0)), latent)
+        return latent
 
     def _stages_of(self, n_codebooks: int) -> int:
         return max(self.stages[:n_codebooks]) + 1
@@ -190,17 +201,23 @@ class Bottleneck(nn.Module, ABC):
         return count
 
 
-def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> None:
-    """Check codes (B, Q, F) against the sizes of their Q codebooks.
+def check_codes(codes: Tensor, sizes: tuple[int, ...], allowed: tuple[int, ...] = ()) -> bool:
+    """Check codes (B, Q, F) against the sizes of their Q codebooks; whether some are missing, -1.
+
+    `allowed` are the numbers of codebooks that a frame may have; all when empty.
 
     Raises:
         CodesError: names the first code out of range and its place.
     """
     limit = torch.tensor(sizes, device=codes.device)[:, None]
     wrong = (codes < 0) | (codes >= limit)
-    if bool(wrong.any()):
-        row, book, frame = (int(i) for i in wrong.nonzero()[0])
+    if not bool(wrong.any()):
+        return False
+    places = is_wrong(codes.cpu().numpy(), sizes, allowed)
+    if places.any():
+        row, book, frame = (int(indices[0]) for indices in places.nonzero())
         raise CodesError(
             f"code {int(codes[row, book, frame])} at row {row}, codebook {book}, frame {frame}: "
             f"this codebook has entries 0 to {sizes[book] - 1}"
         )
+    return True

@@ -11,7 +11,9 @@ Source: Yang et al. 2023 (HiFi-Codec), section 3.2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,20 +38,34 @@ class GroupedConfig(CodebookConfig):
             raise ConfigError(f"n_groups, n_levels: must be at least 1, found {self.n_groups}, {self.n_levels}")
 
 
-class Grouped(Bottleneck):
-    """G residual quantizers side by side, each on D / G channels."""
+class Group(Protocol):
+    """What codes the channels of one group; its methods are those of a `Bottleneck`."""
 
-    def __init__(self, config: GroupedConfig, dim: int) -> None:
+    @property
+    def codebooks(self) -> tuple[VectorQuantizer, ...]:
+        """Coarse to fine."""
+
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
+        """(B, D / G, F); `levels` counts those of this group."""
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """(B, R', F) -> (B, D / G, F)."""
+
+
+class SideBySide(Bottleneck):
+    """G groups of R levels; a kind gives only what codes a group. Code l * G + g is level l of group g."""
+
+    def __init__(self, config: GroupedConfig, dim: int, make: Callable[[int], nn.Module]) -> None:
+        """`make`: from the channels of a group, D / G, to its `Group`."""
         super().__init__()
         if dim % config.n_groups:
             raise ConfigError(f"n_groups: {config.n_groups} does not divide latent_dim {dim}")
-        inner = ResidualConfig(config.codebook_size, config.learn, config.commitment, n_codebooks=config.n_levels)
         self.n_levels = config.n_levels
-        self.groups = nn.ModuleList(Residual(inner, dim // config.n_groups) for _ in range(config.n_groups))
+        self.groups = nn.ModuleList(make(dim // config.n_groups) for _ in range(config.n_groups))
 
     @property
-    def _parts(self) -> tuple[Residual, ...]:
-        return tuple(group for group in self.groups if isinstance(group, Residual))
+    def _parts(self) -> tuple[Group, ...]:
+        return cast("tuple[Group, ...]", tuple(self.groups))
 
     @property
     def codebooks(self) -> tuple[VectorQuantizer, ...]:
@@ -59,7 +75,7 @@ class Grouped(Bottleneck):
     @property
     def stages(self) -> tuple[int, ...]:
         """The groups of one level start together."""
-        return tuple(level for level in range(self.n_levels) for _ in self._parts)
+        return tuple(level for level in range(self.n_levels) for _ in self.groups)
 
     @property
     def prefixes(self) -> tuple[int, ...]:
@@ -67,13 +83,12 @@ class Grouped(Bottleneck):
         return tuple(range(len(self.groups), self.n_codebooks + 1, len(self.groups)))
 
     def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
-        """Each group alone; its level l is code l * G + g."""
-        n = len(self._parts)
-        channels = latent.chunk(n, 1)
+        """Each group alone."""
+        n = len(self.groups)
         of_group = [None if tables is None else tables[g::n] for g in range(n)]
         parts = [
             part.quantize(x, levels // n, n_stages, own)
-            for part, x, own in zip(self._parts, channels, of_group, strict=True)
+            for part, x, own in zip(self._parts, latent.chunk(n, 1), of_group, strict=True)
         ]
         codes = torch.stack([part.codes for part in parts], 2).flatten(1, 2)  # (B, R, G, F) -> (B, Q, F)
         inputs = tuple(part.inputs[level] for level in range(self.n_levels) for part in parts)
@@ -82,5 +97,13 @@ class Grouped(Bottleneck):
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """(B, Q', F), Q' a multiple of G, -> (B, D, F)."""
-        n = len(self._parts)
+        n = len(self.groups)
         return torch.cat([part.dequantize(codes[:, g::n]) for g, part in enumerate(self._parts)], 1)
+
+
+class Grouped(SideBySide):
+    """G residual quantizers side by side, each on D / G channels."""
+
+    def __init__(self, config: GroupedConfig, dim: int) -> None:
+        inner = ResidualConfig(config.codebook_size, config.learn, config.commitment, n_codebooks=config.n_levels)
+        super().__init__(config, dim, lambda size: Residual(inner, size))

@@ -4,6 +4,7 @@ Each group of channels goes through a matrix, is coded level by level, and comes
 
 One group of one level with 32,768 entries is DistilCodec; its teacher has four groups of eight levels.
 
+>>> import torch
 >>> config = ProjectedConfig(codebook_size=16, n_groups=2, n_levels=3, codebook_dim=6)
 >>> Projected(config, dim=8).encode(torch.zeros(1, 8, 5), 4).shape
 torch.Size([1, 4, 5])
@@ -13,14 +14,13 @@ Source: Wang et al. 2025 (DistilCodec), its code; Yang et al. 2023 (HiFi-Codec),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.quantize.base import Bottleneck, Quantized, Tables
-from codec.quantize.grouped import GroupedConfig
+from codec.quantize.base import Quantized, Tables
+from codec.quantize.grouped import GroupedConfig, SideBySide
 from codec.quantize.residual import quantize_in_turn, sum_entries
 from codec.quantize.vq import VectorQuantizer
 
@@ -41,7 +41,7 @@ class ProjectedConfig(GroupedConfig):
             raise ConfigError(f"codebook_dim: must be at least 1, found {self.codebook_dim}")
 
 
-class Group(nn.Module):
+class ProjectedGroup(nn.Module):
     """The levels of one group between two matrices."""
 
     def __init__(self, config: ProjectedConfig, dim: int) -> None:
@@ -51,63 +51,30 @@ class Group(nn.Module):
         self.project_out = nn.Linear(config.codebook_dim, dim)
 
     @property
-    def books(self) -> tuple[VectorQuantizer, ...]:
+    def codebooks(self) -> tuple[VectorQuantizer, ...]:
         """Coarse to fine."""
         return tuple(level for level in self.levels if isinstance(level, VectorQuantizer))
 
-    def expand(self, x: Tensor) -> Tensor:
+    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
+        """The straight-through gradient goes once around all levels, and reaches both matrices."""
+        small = self.project_in(latent.transpose(1, 2)).transpose(1, 2)  # (B, d, F)
+        part = quantize_in_turn(self.codebooks, small, levels, n_stages, tables)
+        return replace(part, latent=self._expand(small + (part.latent - small).detach()))
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """(B, R', F) -> (B, D / G, F)."""
+        return self._expand(sum_entries(self.codebooks, codes))
+
+    def _expand(self, small: Tensor) -> Tensor:
         """(B, d, F) -> (B, D / G, F)."""
-        y: Tensor = self.project_out(x.transpose(1, 2))
+        y: Tensor = self.project_out(small.transpose(1, 2))
         return y.transpose(1, 2)
 
 
-class Projected(Bottleneck):
-    """G groups side by side, each of R levels in `codebook_dim` dimensions; code l * G + g is level l of group g."""
+class Projected(SideBySide):
+    """G groups side by side, each of R levels in `codebook_dim` dimensions."""
 
     own_gradient = True  # the matrices learn from the decoder
 
     def __init__(self, config: ProjectedConfig, dim: int) -> None:
-        super().__init__()
-        if dim % config.n_groups:
-            raise ConfigError(f"n_groups: {config.n_groups} does not divide latent_dim {dim}")
-        self.n_levels = config.n_levels
-        self.groups = nn.ModuleList(Group(config, dim // config.n_groups) for _ in range(config.n_groups))
-
-    @property
-    def _parts(self) -> tuple[Group, ...]:
-        return tuple(group for group in self.groups if isinstance(group, Group))
-
-    @property
-    def codebooks(self) -> tuple[VectorQuantizer, ...]:
-        """Level-major."""
-        return tuple(part.books[level] for level in range(self.n_levels) for part in self._parts)
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """The groups of one level start together."""
-        return tuple(level for level in range(self.n_levels) for _ in self._parts)
-
-    @property
-    def prefixes(self) -> tuple[int, ...]:
-        """Whole levels."""
-        return tuple(range(len(self.groups), self.n_codebooks + 1, len(self.groups)))
-
-    def quantize(self, latent: Tensor, levels: Tensor, n_stages: int, tables: Tables = None) -> Quantized:
-        """Each group alone; the straight-through gradient goes once around all levels of a group."""
-        n, parts, given = len(self._parts), list[Quantized](), list[Tensor]()
-        for g, (group, x) in enumerate(zip(self._parts, latent.chunk(n, 1), strict=True)):
-            small = group.project_in(x.transpose(1, 2)).transpose(1, 2)
-            own = None if tables is None else tables[g::n]
-            part = quantize_in_turn(group.books, small, levels // n, n_stages, own)
-            parts.append(part)
-            given.append(group.expand(small + (part.latent - small).detach()))
-        codes = torch.stack([part.codes for part in parts], 2).flatten(1, 2)  # (B, R, G, F) -> (B, Q, F)
-        inputs = tuple(part.inputs[level] for level in range(self.n_levels) for part in parts)
-        loss = torch.stack([part.loss for part in parts]).mean()
-        return Quantized(torch.cat(given, 1), codes, loss, inputs)
-
-    def dequantize(self, codes: Tensor) -> Tensor:
-        """(B, Q', F), Q' a multiple of G, -> (B, D, F)."""
-        n = len(self._parts)
-        given = [group.expand(sum_entries(group.books, codes[:, g::n])) for g, group in enumerate(self._parts)]
-        return torch.cat(given, 1)
+        super().__init__(config, dim, lambda size: ProjectedGroup(config, size))

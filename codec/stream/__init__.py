@@ -18,6 +18,7 @@ from codec.stream.coding import decoding, encoding
 from codec.stream.condition import Condition, check_condition
 from codec.stream.queue import AudioQueue, CodesQueue
 from codec.stream.single import Stream
+from codec.stream.variable import RateControl
 from codec.stream.window import check_streams, decoder_reach, encoder_reach
 
 __all__ = ["MODES", "StreamDecoder", "StreamEncoder", "check_codes", "check_sample_rate", "frames_of_mode"]
@@ -44,6 +45,7 @@ class StreamEncoder(Stream[AudioQueue]):
         sample_rate: int | None = None,
         channels: int | None = None,
         whole: bool = False,
+        control: RateControl | None = None,
     ) -> None:
         """Begin a stream.
 
@@ -56,6 +58,8 @@ class StreamEncoder(Stream[AudioQueue]):
             channels: None takes chunks (samples,) and gives codes (Q, f); a number takes (channels, samples) and gives
                 (channels, Q, f), each channel coded alone.
             whole: take a model that needs the whole signal too; all codes come at `flush`.
+            control: how many of the codebooks, as many as its last count, each frame gets; all when None. What is not
+                sent is -1.
 
         Raises:
             ModelError: a model that needs the whole signal.
@@ -65,7 +69,7 @@ class StreamEncoder(Stream[AudioQueue]):
             check_streams(info, encoder_reach(info), "encoder")
         self._info = info
         rate = check_sample_rate(sample_rate, info.sample_rate)
-        coding = encoding(engine, info, mode=mode, sample_rate=rate, n_codebooks=n_codebooks)
+        coding = encoding(engine, info, mode=mode, sample_rate=rate, n_codebooks=n_codebooks, control=control)
         super().__init__(coding, channels=channels)
 
     @property
@@ -137,7 +141,8 @@ class StreamDecoder(Stream[CodesQueue]):
         Numpy or torch, and audio of the same kind.
 
         Raises:
-            CodesError: a wrong shape, another number of codebooks than before, codes out of range, a flushed stream.
+            CodesError: a wrong shape, another number of codebooks than before, codes out of range, a flushed stream. Of
+                a frame the last codes may be -1, not sent.
         """
         return self._feed(codes)
 

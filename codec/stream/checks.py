@@ -15,6 +15,7 @@ import numpy as np
 
 from codec.arrays import as_audio, as_codes
 from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, check_samples
+from codec.codesfile.counts import allowed_counts, is_wrong
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes
 from codec.errors import AudioError, CodesError
@@ -80,7 +81,8 @@ def check_codes(codes: Codes, info: ModelInfo, *, name: str = "codes") -> None:
     """Check codes (C, Q, f) against a model; `name` begins the error's text.
 
     Raises:
-        CodesError: a number of codebooks that does not decode alone, or the first code out of range, with its place.
+        CodesError: a number of codebooks that does not decode alone, or the first code out of range, with its place. -1
+            is none where a frame ends before it that decodes.
     """
     if codes.shape[1] not in info.prefixes:
         counts = ", ".join(map(str, info.prefixes))
@@ -88,7 +90,7 @@ def check_codes(codes: Codes, info: ModelInfo, *, name: str = "codes") -> None:
     sizes = info.codebook_sizes[: codes.shape[1]]
     if codes.size == 0 or (codes.min() >= 0 and codes.max() < min(sizes)):  # nearly always
         return
-    wrong = (codes < 0) | (codes >= np.array(sizes)[:, None])
+    wrong = is_wrong(codes, sizes, allowed_counts(info.prefixes, info.divisors[: len(sizes)]))
     if wrong.any():
         row, book, frame = np.argwhere(wrong)[0]
         size = info.codebook_sizes[book]

@@ -17,6 +17,7 @@ from codec.stream.checks import check_chunk, check_frames, frames_of_mode
 from codec.stream.condition import Condition, begin_decoder
 from codec.stream.queue import AudioQueue, CodesQueue
 from codec.stream.state import Identity, identify
+from codec.stream.variable import RateControl
 
 AnyQueue = TypeVar("AnyQueue", bound=Queue)
 
@@ -53,19 +54,36 @@ class Coding(Generic[AnyQueue]):
     step: Callable[[NDArray[Any], State], tuple[NDArray[Any], State]]
 
 
-def encoding(engine: Engine, info: ModelInfo, *, mode: str, sample_rate: int, n_codebooks: int) -> Coding[AudioQueue]:
-    """Audio at `sample_rate` Hz, checked, to `n_codebooks` of codes. Raises: CodesError for an unknown mode."""
+def encoding(
+    engine: Engine,
+    info: ModelInfo,
+    *,
+    mode: str,
+    sample_rate: int,
+    n_codebooks: int,
+    control: RateControl | None = None,
+) -> Coding[AudioQueue]:
+    """Audio at `sample_rate` Hz, checked, to `n_codebooks` of codes. Raises: CodesError for an unknown mode.
+
+    With a `control`, whose last count is `n_codebooks`, frames differ; its state is the last of the engine's.
+    """
     frames = frames_of_mode(mode)
 
     def step(audio: Audio, state: State) -> tuple[Codes, State]:
-        return engine.encode_step(audio[:, None], state, n_codebooks)
+        if control is None:
+            return engine.encode_step(audio[:, None], state, n_codebooks)
+        codes, after = engine.encode_step(audio[:, None], state[:-1], n_codebooks)
+        sent, credit = control.apply(codes, audio, state[-1])
+        return sent, (*after, credit)
 
+    balance = () if control is None else (control.begin(),)
+    said: Identity = {"variable": None if control is None else repr(control.target)}
     return Coding(
         "encoder",
-        {**identify("encoder", engine, info, mode), "codebooks": n_codebooks, "sample_rate": sample_rate},
+        {**identify("encoder", engine, info, mode), "codebooks": n_codebooks, "sample_rate": sample_rate, **said},
         keeps=info.encoder_lookahead == 0,
         nothing=np.zeros((n_codebooks, 0), np.int64),
-        begin=lambda n_rows: [engine.init_encoder(1) for _ in range(n_rows)],
+        begin=lambda n_rows: [(*engine.init_encoder(1), *balance) for _ in range(n_rows)],
         queue=lambda n_channels: AudioQueue(info, sample_rate=sample_rate, step=frames, n_channels=n_channels),
         check=check_chunk,
         step=step,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.codesfile.counts import allowed_counts, is_wrong
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes
 from codec.resampling import Resampler
@@ -153,8 +154,9 @@ class CodesQueue(Queue):
             return True
         if pending.dtype != np.int64 or pending.ndim != 3 or pending.shape[1] not in self._info.prefixes:
             return False
-        limit = np.array(self._info.codebook_sizes[: pending.shape[1]])[:, None]
-        in_range = bool(((pending >= 0) & (pending < limit)).all())
+        n_books = pending.shape[1]
+        allowed = allowed_counts(self._info.prefixes, self._info.divisors[:n_books])
+        in_range = not is_wrong(pending, self._info.codebook_sizes[:n_books], allowed).any()
         most = self._reach.context + self._reach.step(0, self._step) + self._reach.ahead
         fits = self._reach.whole or pending.shape[2] < most
         return in_range and len(pending) == self._n_channels and fits

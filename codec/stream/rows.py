@@ -29,6 +29,7 @@ from codec.stream.checks import check_sample_rate
 from codec.stream.coding import decoding, encoding
 from codec.stream.queue import AudioQueue, CodesQueue
 from codec.stream.rowtable import StreamRows
+from codec.stream.variable import RateControl
 from codec.stream.window import check_streams, decoder_reach, encoder_reach
 
 
@@ -44,11 +45,12 @@ class StreamEncoders(StreamRows[AudioQueue]):
         rows: int = 0,
         mode: str = "frame",
         sample_rate: int | None = None,
+        control: RateControl | None = None,
     ) -> None:
         """Begin; arguments as `StreamEncoder`, and `rows` streams, 0 to rows - 1, to begin with."""
         check_streams(info, encoder_reach(info), "encoder")
         rate = check_sample_rate(sample_rate, info.sample_rate)
-        coding = encoding(engine, info, mode=mode, sample_rate=rate, n_codebooks=n_codebooks)
+        coding = encoding(engine, info, mode=mode, sample_rate=rate, n_codebooks=n_codebooks, control=control)
         super().__init__(coding, rows=rows, error=AudioError)
 
     def feed(self, chunks: Mapping[int, Any]) -> dict[int, Any]:
