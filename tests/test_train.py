@@ -305,6 +305,15 @@ def test_a_run_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     assert float(torch.tensor(1e-40) * 1) > 0
 
 
+def test_the_best_weights_are_those_of_the_terms_that_the_recipe_has(tmp_path: Path) -> None:
+    words = ("optim.steps=2", "run.measure_every=1", "loss.mel=0", "loss.complex=0", "loss.waveform=3")
+    lines: list[str] = []
+    run(small(f"run={tmp_path}", *words, "learn.pool=16"), lines.append)
+    held_out = [float(line.split("waveform ")[1].split()[0]) for line in lines if "held out" in line]
+    best = checkpoint.load(tmp_path / "best.safetensors")
+    assert float(best["score"]) == pytest.approx(3 * min(held_out), abs=3e-4)
+
+
 def test_a_run_leaves_a_log_a_board_and_its_best_weights(tmp_path: Path) -> None:
     lines: list[str] = []
     words = ("learn.pool=16", "run.log_every=2", "run.measure_every=3", *ADVERSARY)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,18 +129,23 @@ def finite(write_model: Callable[[Path, str, Part], Path], tmp_path_factory: pyt
     return load(write_model(folder, "finite", Part("conv", options)))
 
 
-@pytest.mark.parametrize("mode", ["block", "frame"])
+@pytest.fixture(scope="module", params=["block", "frame"])
+def whole(request: pytest.FixtureRequest, tiny: Model, coded: Path, coded_by_frame: Path) -> tuple[Path, Any]:
+    """A file of each mode, and all of its audio."""
+    path = coded if request.param == "block" else coded_by_frame
+    return path, as_pcm(tiny.decode(codec.open(path)))
+
+
 @pytest.mark.parametrize(
     ("start", "end"), [(0.0, 0.5), (0.01, 0.02), (1.27, 1.29), (1.5, 4.2), (3.0, None), (5.99, 99.0), (2.56, 3.84)]
 )
 def test_a_section_equals_that_part_of_the_whole(
-    tiny: Model, coded: Path, coded_by_frame: Path, tmp_path: Path, start: float, end: float | None, mode: str
+    tiny: Model, whole: tuple[Path, Any], tmp_path: Path, start: float, end: float | None
 ) -> None:
-    path = coded if mode == "block" else coded_by_frame
+    path, samples = whole
     decode(tiny, path, tmp_path / "part.wav", start=start, end=end)
-    whole = as_pcm(tiny.decode(codec.open(path)))
-    first, last = round(start * 16000), whole.shape[1] if end is None else round(end * 16000)
-    assert np.array_equal(pcm(tmp_path / "part.wav"), whole[:, first:last])
+    first, last = round(start * 16000), samples.shape[1] if end is None else round(end * 16000)
+    assert np.array_equal(pcm(tmp_path / "part.wav"), samples[:, first:last])
 
 
 def test_a_late_section_does_not_decode_what_is_before_it(finite: Model, tmp_path: Path) -> None:

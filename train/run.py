@@ -28,6 +28,7 @@ from codec.train.device import Stopwatch, choose_device, prepared
 from codec.train.heads import HEADS
 from codec.train.labels import Labels, load_labels
 from codec.train.launch import ALONE, Ranks, average_values, in_turn, joined, read_ranks
+from codec.train.losses import LOSSES
 from codec.train.report import Report
 from codec.train.trainer import Trainer
 
@@ -123,7 +124,7 @@ class _Measure:
         measured, audio_hat = self.trainer.measure(self.audio)
         self.say(self.report.measure(self.trainer, measured))
         self._play("held_out/decoded", audio_hat[0])
-        score = measured["mel"] + measured.get("complex", 0.0)
+        score = score_of(measured, self.trainer.weights)
         if self.trainer.learner.n_started and score < self.best:
             self.best = score
             weights = self.trainer.average.weights
@@ -131,6 +132,15 @@ class _Measure:
 
     def _play(self, name: str, audio: Tensor) -> None:
         self.report.audio(name, audio.clamp(-1, 1).cpu(), self.trainer.step, self.rate)
+
+
+def score_of(measured: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """What is lowest for the best weights of a run: what its recipe says of the sound, by the recipe's weights.
+
+    >>> score_of({"mel": 0.1, "complex": 0.7, "commitment": 3.0}, {"mel": 10.0, "complex": 2.0, "commitment": 0.5})
+    2.4
+    """
+    return sum(weights[name] * value for name, value in measured.items() if name in LOSSES)
 
 
 def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say, *, ranks: Ranks = ALONE) -> Batches:
