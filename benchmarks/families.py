@@ -109,6 +109,7 @@ def train(recipe: Recipe, held_out: str, seconds: float) -> dict[str, Any]:
     )
     rate = recipe.model.sample_rate
     audio = others.held_out(4, 1.92, rate)
+    audio = audio[..., : audio.shape[-1] // recipe.model.hop_length * recipe.model.hop_length]
     trainer = Trainer(recipe, torch.device("cpu"))
     terms: list[dict[str, float]] = []
     opposed: list[dict[str, float]] = []
