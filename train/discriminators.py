@@ -58,8 +58,8 @@ def level(audio: Tensor, peak: float) -> Tensor:
     Source: Kumar et al. 2023 (DAC), its code.
 
     >>> import torch
-    >>> level(torch.tensor([[0.0, 0.2, -0.2]]), 0.8).tolist()[0]
-    [0.0, 0.800000011920929, -0.800000011920929]
+    >>> [round(x, 3) for x in level(torch.tensor([[0.0, 0.2, -0.2]]), 0.8).tolist()[0]]
+    [0.0, 0.8, -0.8]
     """
     centred = audio - audio.mean(-1, keepdim=True)
     return peak * centred / centred.abs().amax(-1, keepdim=True).clamp(min=1e-9)
