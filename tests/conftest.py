@@ -49,6 +49,13 @@ def write_tiny(folder: Path, name: str, decoder: Part) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def listening() -> None:
+    """A shell that starts the tests in the background has them ignore Ctrl-C, and all their children with them."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def write_model() -> Callable[[Path, str, Part], Path]:
     """As `write_tiny`: the tests are no package, so they cannot import it."""
