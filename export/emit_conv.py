@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from torch import nn
 
 from codec.export.writer import Value, Writer
 from codec.nn import layers, mimi, mirror, symmetric
@@ -44,6 +45,12 @@ def mirror_conv(w: Writer, layer: mirror.MirrorConv, x: Value) -> Value:
     seen = g.op("Concat", before, rows, axis=3)
     w.set_state(memory, g.slice(seen, 3, -layer.memory))
     w.set_state(begun, g.op("Add", g.op("Mul", begun, g.constant(np.float32(0))), g.constant(np.float32(1))))
+    return plain_conv(w, conv, seen)
+
+
+def plain_conv(w: Writer, conv: nn.Conv1d, seen: str) -> Value:
+    """The convolution of (B, C, 1, T), nothing put around it."""
+    g = w.graph
     y = g.op(
         "Conv",
         seen,

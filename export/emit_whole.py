@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from codec.export.emit_context import lstm_weights
+from codec.export.emit_conv import plain_conv
 from codec.export.emit_spectral import make_waves
 from codec.export.writer import Value, Writer
 from codec.nn.aliasfree import TAPS, AliasFreeSnake
@@ -34,18 +35,9 @@ def cut_to(w: Writer, row: str, like: str, extra: int) -> str:
 
 def mirror_conv(w: Writer, layer: SymmetricMirrorConv, x: Value) -> Value:
     """No state; what zeros behind a short signal would give is not made."""
-    g, conv, row = w.graph, layer.conv, w.first(x)
+    row = w.first(x)
     seen = mirrored(w, row, layer.left, layer.right, least=layer.left + 1)
-    y = g.op(
-        "Conv",
-        cut_to(w, seen, row, layer.left + layer.right),
-        g.op("Unsqueeze", w.weight(conv, "weight"), g.constant([2])),
-        w.weight(conv, "bias"),
-        strides=[1, *conv.stride],
-        dilations=[1, *conv.dilation],
-        group=conv.groups,
-    )
-    return Value(y, conv.out_channels)
+    return plain_conv(w, layer.conv, cut_to(w, seen, row, layer.left + layer.right))
 
 
 def bilstm(w: Writer, layer: BiLstm, x: Value) -> Value:

@@ -200,35 +200,23 @@ def _read_fields(source: Bytes, version: int) -> tuple[bytes, int, bytes]:
     return fields, len(head), crc
 
 
-def _read_v1(source: Bytes) -> _BodyV1:
-    """The header of version 1, from behind the version byte, and with it the access to the rest."""
-    fields, base, crc = _read_fields(source, 1)
+# Container version -> the header from behind the version byte, and the access to the rest. A version once shipped is
+# never edited: a new one gets a new line. 2 is entropy-coded, in 3 frames have unlike numbers of codebooks.
+Body = _BodyV1 | BodyV2
+READERS: dict[int, tuple[Callable[[bytes, int], Header], Callable[[Bytes, Header, bytes], Body]]] = {
+    1: (packing.parse_header, _BodyV1),
+    2: (parse_header_v2, BodyV2),
+    3: (parse_header_v3, BodyV2),
+}
+
+
+def _read_body(source: Bytes, version: int) -> Body:
+    parse, body = READERS[version]
+    fields, base, crc = _read_fields(source, version)
     try:
-        return _BodyV1(source, packing.parse_header(fields, base), crc)
+        return body(source, parse(fields, base), crc)
     except CodesFileError as error:
         raise CodesFileError(f"{source.name}: {error}; encode again") from None
-
-
-def _read_v2(source: Bytes) -> BodyV2:
-    """The header of version 2, entropy-coded, and with it the access to the rest."""
-    fields, base, crc = _read_fields(source, 2)
-    try:
-        return BodyV2(source, parse_header_v2(fields, base), crc)
-    except CodesFileError as error:
-        raise CodesFileError(f"{source.name}: {error}; encode again") from None
-
-
-def _read_v3(source: Bytes) -> BodyV2:
-    """The header of version 3, frames of unlike numbers of codebooks, and with it the access to the rest."""
-    fields, base, crc = _read_fields(source, 3)
-    try:
-        return BodyV2(source, parse_header_v3(fields, base), crc)
-    except CodesFileError as error:
-        raise CodesFileError(f"{source.name}: {error}; encode again") from None
-
-
-# Container version -> what reads it. A version once shipped is never edited: a new one gets a new line.
-READERS: dict[int, Callable[[Bytes], _BodyV1 | BodyV2]] = {1: _read_v1, 2: _read_v2, 3: _read_v3}
 
 
 class Reader:
@@ -262,7 +250,7 @@ class Reader:
             known = f"this build reads {min(READERS)} to {max(READERS)}"
             text = f"container version {version[0]}, {known}; upgrade codec or encode again"
             raise self._source.error(len(packing.MAGIC), text)
-        self._body = READERS[version[0]](self._source)
+        self._body = _read_body(self._source, version[0])
         if isinstance(self._body, BodyV2):
             self._body.priors = tuple(priors)
 
