@@ -92,7 +92,10 @@ def worker_time() -> float:
 
 
 def measure_memory(source: Path, out: Path, workers: int, hours: float) -> tuple[int, int, int]:
-    """Most bytes while `codec tokenize` runs: RSS of the main process, RSS of a worker, PSS of all together."""
+    """Most bytes while `codec tokenize` runs: RSS of the main process, RSS of a worker, PSS of all together.
+
+    A worker has `SHARDS` shards if `hours` is the length of the source.
+    """
     command = [sys.executable, "-m", "codec", "tokenize", str(source), "--out", str(out), "--quiet", "--engine", "onnx"]
     command += ["--workers", str(workers), "--shard-hours", str(hours / workers / SHARDS)]
     main = worker = together = 0

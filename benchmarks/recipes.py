@@ -1,12 +1,13 @@
 """What one training step of each recipe costs at its published size: seconds and memory, measured.
 
-    python -m benchmarks.recipes [--only NAME] [--crops 1]
+    python -m benchmarks.recipes [--only NAME] [--crops 1] [--crop SECONDS]
 
-A process of its own for each recipe, one thread: a step of so many crops of the published length with the recipe's
-adversary and all codebooks in use. Seconds are those of the processor, the least of up to three steps; memory is the
-process's greatest. Both go into benchmarks/systems.json; `python -m benchmarks.systems` writes the table and the lines
-in the recipes from it. What the published batch takes is computed: crops are alike, so seconds grow with their number,
-and memory by what `codec train --dry-run` counts for each crop.
+A process of its own for each recipe, one thread: a step of so many crops of the published length, or of --crop where
+that is too long for a machine, with the recipe's adversary and all codebooks in use. Seconds are those of the
+processor, the least of up to three steps; memory is the process's greatest. Both go into benchmarks/systems.json;
+`python -m benchmarks.systems` writes the table and the lines in the recipes from it. What the published batch takes is
+computed: crops are alike, so seconds grow with their number and length, and memory by what `codec train --dry-run`
+counts for both.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=RECIPES)
     parser.add_argument("--crops", type=int, default=1)
+    parser.add_argument("--crop", type=float, help="seconds; the recipe's where not given")
     parser.add_argument("--child", action="store_true")
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(measure(args.only, args.crops)))
+        print(json.dumps(measure(args.only, args.crops, args.crop)))
         return
     for name in [args.only] if args.only else RECIPES:
         command = [sys.executable, "-m", "benchmarks.recipes", "--child", "--only", name, "--crops", str(args.crops)]
+        command += ["--crop", str(args.crop)] if args.crop else []
         done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), cwd=ROOT, check=False)
         if done.returncode:
             print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -47,7 +50,7 @@ def main() -> None:
         print(name, row, flush=True)
 
 
-def measure(name: str, crops: int) -> dict[str, Any]:
+def measure(name: str, crops: int, crop: float | None = None) -> dict[str, Any]:
     """Steps of one recipe in this process."""
     import torch
 
@@ -59,6 +62,7 @@ def measure(name: str, crops: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     words = [f"data.batch={crops}", "optim.precision=float32", "run.device=cpu", "optim.compile=never"]
+    words += [f"data.crop={crop}"] if crop else []
     published = read_recipe(name)
     if published.adversary.start_step > 0:
         words.append("adversary.start_step=0")
@@ -75,14 +79,15 @@ def measure(name: str, crops: int) -> dict[str, Any]:
         trainer.run_step(batch)
         seconds.append(time.process_time() - begin)
     memory = peak_memory()
-    one, many = (dry_run(read_recipe(name, [f"data.batch={n}"])).memory for n in (1, 2))
+    more = dry_run(published).memory - dry_run(recipe).memory
     return {
         "crops": crops,
         "crop": recipe.data.crop,
         "batch": published.data.batch,
+        "batch_crop": published.data.crop,
         "seconds": min(seconds),
         "memory_bytes": memory,
-        "batch_memory_bytes": (memory or 0) + (many - one) * (published.data.batch - crops),
+        "batch_memory_bytes": (memory or 0) + more,
     }
 
 

@@ -22,6 +22,7 @@ RESULTS = ROOT / "benchmarks" / "systems.json"
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in ("default_16k", "tiny"))
 WIDTH, HEIGHT, COLUMNS = 240, 150, 4  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 28, 26
+KEY = ("up: mel distance, less is better", "to the right: seconds of learning", "broken line: discriminators begin")
 
 
 def read_results() -> dict[str, Any]:
@@ -71,14 +72,15 @@ def documents(results: dict[str, Any], root: Path) -> dict[str, str]:
 
 def steps_table(steps: dict[str, Any]) -> str:
     """One row per recipe."""
-    lines = ["| recipe | crop, s | seconds a crop | memory, GiB | published batch | its seconds | its memory, GiB |"]
+    lines = ["| recipe | crop, s | seconds a crop | memory, GiB | published batch, s | its seconds | its memory, GiB |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for name in sorted(steps):
         row = steps[name]
         one = row["seconds"] / row["crops"]
+        measured = f"{row['crop']:g} | {digits(one)} | {gib(row['memory_bytes'])}"
+        batch = f"{row['batch']} x {published_crop(row):g}"
         lines.append(
-            f"| `{name}` | {row['crop']:g} | {digits(one)} | {gib(row['memory_bytes'])} | {row['batch']} "
-            f"| {digits(one * row['batch'])} | {gib(row['batch_memory_bytes'])} |"
+            f"| `{name}` | {measured} | {batch} | {digits(batch_seconds(row))} | {gib(row['batch_memory_bytes'])} |"
         )
     return "\n".join(lines)
 
@@ -100,13 +102,25 @@ def trainings_table(trainings: dict[str, Any]) -> str:
 
 def cost_line(row: dict[str, Any]) -> str:
     """What stands in a recipe."""
-    one, crops = row["seconds"] / row["crops"], "a crop" if row["crops"] == 1 else f"{row['crops']} crops"
+    crops = "a crop" if row["crops"] == 1 else f"{row['crops']} crops"
+    each = "" if published_crop(row) == row["crop"] else f" of crops of {published_crop(row):g} s"
     return (
         f"# A step of {crops} of {row['crop']:g} s took {digits(row['seconds'])} s and {gib(row['memory_bytes'])} GiB "
         f"on one CPU core (python -m benchmarks.recipes);\n"
-        f"# computed from it, the published batch of {row['batch']} takes {digits(one * row['batch'])} s and "
+        f"# computed from it, the published batch of {row['batch']}{each} takes {digits(batch_seconds(row))} s and "
         f"{gib(row['batch_memory_bytes'])} GiB there.\n"
     )
+
+
+def published_crop(row: dict[str, Any]) -> float:
+    """Seconds of a crop of the published batch; what was measured may be shorter."""
+    return float(row.get("batch_crop", row["crop"]))
+
+
+def batch_seconds(row: dict[str, Any]) -> float:
+    """What the published batch takes, computed from what was measured."""
+    one = row["seconds"] / row["crops"]
+    return float(one * row["batch"] * published_crop(row) / row["crop"])
 
 
 def with_cost(text: str, line: str) -> str:
@@ -135,7 +149,7 @@ def picture(trainings: dict[str, Any]) -> str:
     names = sorted(trainings)
     top = max(value for name in names for _, value in trainings[name]["curve"])
     end = max(seconds for name in names for seconds, _ in trainings[name]["curve"])
-    width, height = WIDTH * COLUMNS, HEIGHT * -(-len(names) // COLUMNS)
+    width, height = WIDTH * COLUMNS, HEIGHT * (len(names) // COLUMNS + 1)  # the place behind the last one is the key's
     title = "Mel distance on held-out speech against seconds of learning, a panel for each family"
     (light, dark) = COLOURS[0]
     parts = [
@@ -143,12 +157,15 @@ def picture(trainings: dict[str, Any]) -> str:
         f'role="img" aria-label="{title}">',
         f"<title>{title}</title>",
         "<style>text{font:11px system-ui,sans-serif;fill:#3d3a45}.head{font-weight:600}.grid{stroke:#8883}"
-        f".line{{fill:none;stroke:{light};stroke-width:2}}.late{{stroke:#8886;stroke-dasharray:3 3}}"
+        f".line{{fill:none;stroke:{light};stroke-width:2}}.late{{stroke:#888c;stroke-dasharray:3 3}}"
         f"@media(prefers-color-scheme:dark){{text{{fill:#d6d3de}}.line{{stroke:{dark}}}}}</style>",
     ]
     for i, name in enumerate(names):
         x, y = i % COLUMNS * WIDTH, i // COLUMNS * HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{panel(name, trainings[name], end, top)}</g>')
+    x, y = len(names) % COLUMNS * WIDTH + LEFT, (len(names) // COLUMNS) * HEIGHT + 46
+    for i, line in enumerate(KEY):
+        parts.append(f'<text x="{x}" y="{y + 18 * i}">{line}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -170,7 +187,7 @@ def panel(name: str, row: dict[str, Any], end: float, top: float) -> str:
     for seconds in (0, 20, 40, 60, 80):
         if seconds <= end:
             x, _ = at(seconds, 0)
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{seconds} s</text>')
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{seconds}</text>')
     if row["opposed_steps"]:
         x, _ = at(0.75 * row["curve"][-1][0], 0)
         parts.append(f'<path class="late" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')

@@ -8,9 +8,9 @@
 """
 
 from codec.api import Model, load
-from codec.api import open_codes as open  # noqa: A004, codec.open("x.codes") as wave.open
 from codec.audio import read as read_audio
 from codec.codes import Codes
+from codec.codes import open_codes as open  # noqa: A004, codec.open("x.codes") as wave.open
 from codec.config import ModelInfo
 from codec.errors import CodecError
 from codec.hub import list_models

@@ -16,19 +16,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codec import codesfile
 from codec.arrays import as_audio, as_codes, is_torch, like
 from codec.audio import check_samples, fit
 from codec.codes import Codes
-from codec.codesfile.condition import Condition, condition_of
 from codec.codesfile.counts import allowed_counts
+from codec.codesfile.header import MAX_CHANNELS
 from codec.config import ModelInfo
 from codec.engine import Audio, Engine, open_engine
-from codec.errors import AudioError, CodesError, CodesFileError, ModelError
-from codec.files import describe_os_error
+from codec.errors import AudioError, CodesError, ModelError
 from codec.hub import DEFAULT, find_model
 from codec.modelfolder import read_model
 from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
+from codec.stream.budget import fill
 from codec.stream.condition import check_condition
 from codec.stream.rows import StreamDecoders, StreamEncoders
 from codec.stream.variable import RateControl, choose_control
@@ -66,8 +65,8 @@ class Model:
             sample_rate: of `audio`, Hz; the model's when None.
             codebooks: how many codebooks to use; all when None.
             bitrate: or the most bits per second of one channel to use.
-            variable: stay under the bitrate on average: pauses get fewer codebooks, loud frames more. What is not sent
-                is -1 in the codes.
+            variable: fill the bitrate on average: pauses get fewer codebooks, loud frames more. What is not sent is -1
+                in the codes. A stream, which does not know what comes, chooses a little differently.
             mode: `block` or `frame`.
             channels: `keep` codes each channel, `mix` their mean.
             lengths: true samples of each item of a batch. Each item gives exactly what it gives alone.
@@ -129,7 +128,7 @@ class Model:
         """A new `StreamEncoder`; `sample_rate` of the chunks, `channels` None for (samples,).
 
         A model whose frames depend on the whole signal is refused, unless `whole`: all codes come at `flush`.
-        `variable` as for `encode`: at no time is the mean from the beginning on over the bitrate.
+        `variable`: as for `encode`, but at no time is the mean from the beginning on over the bitrate.
         """
         count, control = choose_rate(self.info, codebooks=codebooks, bitrate=bitrate, variable=variable)
         return StreamEncoder(
@@ -228,10 +227,12 @@ class Model:
         count, control = chosen
         kind: Literal["mix", "keep"] = "mix" if channels == "mix" else "keep"
         rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=kind)
-        encoder = StreamEncoder(
-            self.engine, self.info, n_codebooks=count, mode=mode, channels=len(rows), whole=True, control=control
-        )
-        data = np.concatenate((encoder.feed(rows), encoder.flush()), -1)
+        encoder = StreamEncoder(self.engine, self.info, n_codebooks=count, mode=mode, channels=len(rows), whole=True)
+        pieces = [encoder.feed(rows), encoder.flush()]
+        if control is not None:
+            pairs = zip((rows, rows[:, :0]), pieces, strict=True)
+            pieces = list(fill(pairs, control, hop_length=self.info.hop_length)) or pieces
+        data = np.concatenate(pieces, -1)
         counts = () if control is None else control.counts
         codes = Codes(data, rows.shape[-1], self.info, mode, condition=encoder.condition, frame_codebooks=counts)
         return codes.first_channel() if audio.ndim == 1 or kind == "mix" else codes
@@ -266,48 +267,6 @@ def load(name_or_path: str | os.PathLike[str] = DEFAULT, *, engine: str = "auto"
     return Model(folder.info, open_engine(folder, engine=engine, device=device))
 
 
-def open_codes(path: str | os.PathLike[str], *, partial: bool = False) -> Codes:
-    """Read a `.codes` file, `codec.open`.
-
-    Args:
-        path: the file.
-        partial: take the whole good blocks of a damaged file; `Codes.warnings` says what is missing.
-
-    Raises:
-        CodesFileError: missing, damaged, truncated, or not a .codes file.
-    """
-    try:
-        file = codesfile.read(path, partial=partial)
-    except OSError as failure:
-        raise CodesFileError(f"{os.fspath(path)}: cannot be read: {describe_os_error(failure)}") from failure
-    header = file.header
-    codes = Codes(file.codes, file.n_samples, info_of_header(header), header.mode, file.warnings)
-    counts = header.frame_codebooks
-    return dataclasses.replace(codes, condition=condition_of_header(header), frame_codebooks=counts)
-
-
-def condition_of_header(header: codesfile.Header) -> Condition | None:
-    """What a file's decoder needs beside its codes, as `Model.stream_decoder` takes it; None where there is none."""
-    found = condition_of(header.sections, header.channels)
-    return found[0] if found is not None and header.channels == 1 else found
-
-
-def info_of_header(header: codesfile.Header) -> ModelInfo:
-    """What a file says of its model. Delay and prefixes are the model's to know."""
-    return ModelInfo(
-        name=header.model,
-        sample_rate=header.sample_rate,
-        hop_length=header.hop_length,
-        delay=0,
-        codebook_sizes=header.codebook_sizes,
-        divisors=header.divisors,
-        prefixes=(header.n_codebooks,),
-        parameters={},
-        licence="",
-        weights_hash=header.weights_hash,
-    )
-
-
 def check_same_model(theirs: ModelInfo, mine: ModelInfo) -> None:
     """Check that codes made by one model can be decoded by another one.
 
@@ -339,7 +298,7 @@ def choose_codebooks(info: ModelInfo, *, codebooks: int | None = None, bitrate: 
         raise CodesError("codebooks and bitrate: give one of them")
     if codebooks is not None:
         if codebooks not in info.prefixes:
-            raise CodesError(f"codebooks={codebooks}: {info.name} has {', '.join(map(str, info.prefixes))}")
+            raise CodesError(f"codebooks={codebooks!r}: {info.name} has {', '.join(map(str, info.prefixes))}")
         return int(codebooks)
     if bitrate is None:
         return info.codebooks
@@ -358,6 +317,8 @@ def choose_rate(
     Raises:
         CodesError: as `choose_codebooks`, or a model whose frames cannot differ.
     """
+    if isinstance(bitrate, str):
+        raise CodesError(f"bitrate={bitrate!r}: give bits per second as a number, 2000 for 2 kbit/s")
     if not variable:
         return choose_codebooks(info, codebooks=codebooks, bitrate=bitrate), None
     if codebooks is not None:
@@ -373,6 +334,11 @@ def _check_audio(audio: Any) -> Audio:
         raise AudioError(f"audio of shape {array.shape}: expected {shapes}")
     if array.size == 0:
         raise AudioError(f"audio of shape {array.shape}: no samples; nothing to encode")
+    if array.ndim > 1 and array.shape[-2] > MAX_CHANNELS:
+        raise AudioError(
+            f"audio of shape {array.shape}: {array.shape[-2]} channels, at most {MAX_CHANNELS}; "
+            "samples are the last axis, transpose what soundfile reads"
+        )
     return array
 
 

@@ -35,8 +35,11 @@ def as_audio(audio: Any, name: str) -> npt.NDArray[np.float32]:
     array = _as_array(audio, name, AudioError)
     if array.dtype == np.float32:  # a stream comes here every few milliseconds
         return array
-    if array.dtype.kind != "f":
+    if array.dtype.kind in "iu":
         raise AudioError(f"{name}: type {array.dtype}, expected float32 in [-1, 1]; divide 16-bit samples by 32768")
+    if array.dtype.kind != "f":
+        kind = array.dtype if array.ndim else type(audio).__name__
+        raise AudioError(f"{name}: type {kind}, expected an array of float32 in [-1, 1]; codec.read_audio reads a file")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as that
         return array.astype(np.float32, copy=False)
 
@@ -47,10 +50,17 @@ def as_codes(codes: Any, name: str) -> npt.NDArray[np.int64]:
     Raises:
         CodesError: not integers.
     """
-    array = _as_array(codes, name, CodesError)
-    if array.dtype.kind not in "iu" and array.size:
+    return as_integers(codes, name).astype(np.int64, copy=False)
+
+
+def as_integers(x: Any, name: str) -> npt.NDArray[Any]:
+    """Integers as numpy, of any shape and their own type. Raises: CodesError: not integers."""
+    array = _as_array(x, name, CodesError)
+    if array.dtype.kind in "iu":
+        return array
+    if array.size:
         raise CodesError(f"{name}: type {array.dtype}, expected integers")
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.int64)
 
 
 def like(array: npt.NDArray[Any], torch_wanted: bool) -> Any:
@@ -60,6 +70,7 @@ def like(array: npt.NDArray[Any], torch_wanted: bool) -> Any:
 
 def _as_array(x: Any, name: str, error: type[AudioError] | type[CodesError]) -> npt.NDArray[Any]:
     try:
-        return np.asarray(x.detach().cpu() if is_torch(x) else x)
+        # A tensor's own way is ten times as fast as numpy's through its protocol.
+        return np.asarray(x.numpy(force=True) if is_torch(x) else x)
     except (TypeError, ValueError) as failure:
         raise error(f"{name}: not an array of numbers ({str(failure).splitlines()[0]})") from None

@@ -1,4 +1,4 @@
-"""Codes of one item: the array, and what is needed to give its audio back."""
+"""Codes of one item: the array, and what is needed to give its audio back; to a `.codes` file and from it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from codec import codesfile
 from codec.arrays import as_codes
-from codec.codesfile.condition import SECTION, Condition, condition_bytes
+from codec.codesfile.condition import SECTION, Condition, condition_bytes, condition_of
 from codec.codesfile.counts import cut_counts, frame_bits
 from codec.config import ModelInfo
-from codec.errors import CodesFileError
-from codec.files import atomic_path
+from codec.errors import CodesError, CodesFileError
+from codec.files import atomic_path, describe_os_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,9 @@ class Codes:
         return replace(self, data=self.data[0], condition=condition)
 
     def prefix(self, codebooks: int) -> Codes:
-        """The same with the first `codebooks` codebooks alone."""
+        """The same with the first `codebooks` codebooks alone. Raises: CodesError where there are not so many."""
+        if not 1 <= codebooks <= self.codebooks:
+            raise CodesError(f"prefix({codebooks}): these codes have 1 to {self.codebooks} codebooks")
         counts = cut_counts(self.frame_codebooks, codebooks)
         return replace(self, data=self.data[..., :codebooks, :], frame_codebooks=counts)
 
@@ -114,4 +116,46 @@ def make_header(
         channels=channels,
         sections={} if condition is None else {SECTION: condition_bytes(condition)},
         frame_codebooks=frame_codebooks,
+    )
+
+
+def open_codes(path: str | os.PathLike[str], *, partial: bool = False) -> Codes:
+    """Read a `.codes` file, `codec.open`.
+
+    Args:
+        path: the file.
+        partial: take the whole good blocks of a damaged file; `Codes.warnings` says what is missing.
+
+    Raises:
+        CodesFileError: missing, damaged, truncated, or not a .codes file.
+    """
+    try:
+        file = codesfile.read(path, partial=partial)
+    except OSError as failure:
+        raise CodesFileError(f"{os.fspath(path)}: cannot be read: {describe_os_error(failure)}") from failure
+    header = file.header
+    codes = Codes(file.codes, file.n_samples, info_of_header(header), header.mode, file.warnings)
+    counts = header.frame_codebooks
+    return replace(codes, condition=condition_of_header(header), frame_codebooks=counts)
+
+
+def condition_of_header(header: codesfile.Header) -> Condition | None:
+    """What a file's decoder needs beside its codes, as `Model.stream_decoder` takes it; None where there is none."""
+    found = condition_of(header.sections, header.channels)
+    return found[0] if found is not None and header.channels == 1 else found
+
+
+def info_of_header(header: codesfile.Header) -> ModelInfo:
+    """What a file says of its model. Delay and prefixes are the model's to know."""
+    return ModelInfo(
+        name=header.model,
+        sample_rate=header.sample_rate,
+        hop_length=header.hop_length,
+        delay=0,
+        codebook_sizes=header.codebook_sizes,
+        divisors=header.divisors,
+        prefixes=(header.n_codebooks,),
+        parameters={},
+        licence="",
+        weights_hash=header.weights_hash,
     )

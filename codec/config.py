@@ -171,6 +171,7 @@ class ModelInfo:
     encoder_start: int = 1  # frames of audio that the first step needs, because the first codes depend on them
     decoder_start: int = 1  # frames of codes that the first step needs
     condition: int = 0  # numbers of the vector that the decoder needs beside the codes, such as a voice; 0 is none
+    ragged: bool = False  # the encoder fills a last frame that is not whole by itself; else zeros are put there
 
     def __post_init__(self) -> None:
         """Check numbers. Raises: ConfigError."""
@@ -189,6 +190,7 @@ class ModelInfo:
             "encoder_start": self.encoder_start >= 1,
             "decoder_start": self.decoder_start >= 1,
             "condition": self.condition >= 0,
+            "ragged": not (self.ragged and self.delay),
             "causal": self.causal == (self.encoder_lookahead == 0 and self.decoder_lookahead == 0),
         }
         for name, holds in facts.items():

@@ -92,6 +92,7 @@ class Network(nn.Module):
             encoder_lookahead=None if self.bottleneck.divisors else self.encoder.lookahead,
             decoder_lookahead=self.decoder.lookahead,
             condition=self.decoder.condition,
+            ragged=self.encoder.ragged,
             encoder_start=max(1, -(-self.encoder.start // self.config.hop_length)),
             decoder_start=max(1, self.decoder.start),
         )

@@ -13,18 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import codesfile
-from codec.api import Model, check_same_model, choose_rate, condition_of_header, info_of_header, load
+from codec.api import Model, check_same_model, choose_rate, load
 from codec.audio import AudioReader
 from codec.audiowriter import AudioWriter
-from codec.codes import make_header
+from codec.codes import condition_of_header, info_of_header, make_header
 from codec.codesfile.counts import frame_bits
 from codec.codesfile.packed import with_prior
 from codec.codesfile.prior import Prior
-from codec.engine import Codes
+from codec.engine import Audio, Codes
 from codec.errors import AudioError, CodesError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
 from codec.hub import EMBEDDED, find_by_weights, list_models
 from codec.stream import StreamDecoder, StreamEncoder, frames_of_mode
+from codec.stream.budget import fill
 
 Progress = Callable[[float], None]  # gets seconds of audio done so far
 
@@ -92,9 +93,12 @@ def encode_file(
         AudioReader(source, sample_rate=info.sample_rate, channels=kind) as reader,
         _open_target(target, options.overwrite) as (file, path),
     ):
-        encoder = model.stream_encoder(**asked, mode=options.mode, channels=reader.n_channels, whole=True)
+        encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels, whole=True)
         begin = time.perf_counter()  # behind the loading of the model, which a batch does once
-        pieces: Iterable[Codes] = _pieces(reader, encoder, info.sample_rate, progress)
+        pairs = _pairs(reader, encoder, info.sample_rate, progress)
+        pieces: Iterable[Codes] = (
+            (codes for _, codes in pairs) if control is None else fill(pairs, control, hop_length=info.hop_length)
+        )
         if info.condition:  # it is known at the end and stands at the front
             pieces = list(pieces)
         condition = None if encoder.condition is None else _as_file(encoder.condition)
@@ -132,15 +136,15 @@ class _Rate:
         return self._bits * self._header.frame_rate / self._n_frames if self._n_frames else self._header.bitrate
 
 
-def _pieces(
+def _pairs(
     reader: AudioReader, encoder: StreamEncoder, sample_rate: int, progress: Progress | None
-) -> Iterator[Codes]:
-    """Codes (C, Q, f) as they come about."""
+) -> Iterator[tuple[Audio, Codes]]:
+    """Audio (C, t), and the codes (C, Q, f) that come about with it."""
     for chunk in reader:
-        yield encoder.feed(chunk)
+        yield chunk, encoder.feed(chunk)
         if progress is not None:
             progress(reader.n_samples / sample_rate)
-    yield encoder.flush()
+    yield np.zeros((reader.n_channels, 0), np.float32), encoder.flush()
 
 
 @dataclass(frozen=True)

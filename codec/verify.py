@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codec import codesfile
-from codec.api import Model, check_same_model, info_of_header
+from codec.api import Model, check_same_model
+from codec.codes import info_of_header
 from codec.codesfile.condition import condition_of
 from codec.engine import ENGINES, Audio, Codes, engines_of, open_engine
 from codec.errors import CodecError, CodesFileError, MissingExtraError, ModelError

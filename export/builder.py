@@ -90,6 +90,10 @@ class Builder:
         self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
         return name
 
+    def batch(self) -> str:
+        """How many rows come in, int64 (1,); the runtime makes one node of all that ask."""
+        return self.op("Shape", self._inputs[0].name, start=0, end=1)
+
     def output(self, name: str, value: str, shape: Sequence[int | str] | None, kind: int = TensorProto.FLOAT) -> None:
         """A graph output that gives `value`; None: of any shape."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
@@ -98,7 +102,7 @@ class Builder:
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node with one output."""
         if kind == "Gelu" and self._opset < 20:
-            return self._gelu(*inputs)
+            return self._gelu(*inputs)  # exact, whatever the form that was asked for
         return self.ops(kind, *inputs, count=1, **attributes)[0]
 
     def ops(self, kind: str, *inputs: str, count: int, **attributes: Any) -> list[str]:

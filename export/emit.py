@@ -35,6 +35,8 @@ from codec.nn.stft import InverseStft, Stft
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 from codec.nn.vocos import CentredInverseStft, PolarSpectrum
 
+HEAD = (ExpandSpectrum, InverseStft)  # what follows the linear layer that makes a spectrum
+
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
     """The nodes of one layer.
@@ -53,10 +55,20 @@ def _chain(w: Writer, layer: layers.Chain, x: Value) -> Value:
         if shape is not None:
             x = emit_conv.convnext_blocks(w, [item for item in items if isinstance(item, layers.ConvNeXt)], x)
             continue
-        for item in items:
+        for i, item in enumerate(items):
             assert isinstance(item, layers.Layer)
-            x = emit(w, item, x)
+            if isinstance(item, layers.Linear) and tuple(map(type, items[i + 1 : i + 3])) == HEAD:
+                x = _head(w, item, x)
+            else:
+                x = emit(w, item, x)
     return x
+
+
+def _head(w: Writer, layer: layers.Linear, x: Value) -> Value:
+    """What gives a spectrum, its bins in the order that the inverse transform takes best."""
+    n_out = layer.linear.out_features
+    y = w.matrix(layer.linear, w.last(x), order=emit_spectral.bins_even_first(n_out - 2))
+    return Value(y, n_out, channels_last=True, even_first=True)
 
 
 def _block_shape(layer: nn.Module) -> tuple[int, int] | None:
@@ -89,7 +101,7 @@ def _elu(w: Writer, layer: layers.Elu, x: Value) -> Value:
 
 
 def _gelu(w: Writer, layer: Gelu, x: Value) -> Value:
-    return Value(w.graph.op("Gelu", x.name), x.dim, x.channels_last)
+    return Value(w.gelu(x.name), x.dim, x.channels_last)
 
 
 def _scale(w: Writer, layer: Scale, x: Value) -> Value:

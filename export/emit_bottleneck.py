@@ -56,8 +56,7 @@ def emit_encode(w: Writer, bottleneck: Bottleneck, latent: Value) -> str:
         codes = _encode_in_turn(w, books, rows)
     else:
         raise ModelError(f"{type(bottleneck).__name__}: this bottleneck has no ONNX form yet; use the torch engine")
-    batch = g.op("Shape", latent.name, start=0, end=1)
-    shape = g.op("Concat", batch, g.constant([-1, len(books)]), axis=0)
+    shape = g.op("Concat", g.batch(), g.constant([-1, len(books)]), axis=0)
     return g.transpose(g.op("Reshape", g.op("Concat", *codes, axis=1), shape), 0, 2, 1)
 
 

@@ -16,7 +16,7 @@ def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
     conv = layer.conv
     if w.int8 is not None and conv.groups == 1 and conv.stride == conv.dilation == (1,):
         return _conv_as_product(w, layer, x)
-    seen = w.first(x)
+    seen = _filled(w, w.first(x), layer.down) if layer.ragged else w.first(x)
     state = w.state(layer.in_dim, 1, layer.memory)
     if layer.memory:
         seen = w.graph.op("Concat", state, seen, axis=3)
@@ -41,11 +41,48 @@ def mirror_conv(w: Writer, layer: mirror.MirrorConv, x: Value) -> Value:
     memory, begun = w.state(layer.in_dim, 1, layer.memory), w.state(1, 1, 1)
     longer = g.op("Pad", rows, g.constant([0, 0, 0, 0, 0, 0, 0, layer.memory]))
     image = g.op("Slice", longer, g.constant([layer.memory]), g.constant([0]), g.constant([3]), g.constant([-1]))
-    before = g.op("Where", g.op("Greater", begun, g.constant(np.float32(0))), memory, image)
-    seen = g.op("Concat", before, rows, axis=3)
+    there = g.op("Greater", begun, g.constant(np.float32(0)))
+    seen = g.op("Concat", g.op("Where", there, memory, image), rows, axis=3)
     w.set_state(memory, g.slice(seen, 3, -layer.memory))
     w.set_state(begun, g.op("Add", g.op("Mul", begun, g.constant(np.float32(0))), g.constant(np.float32(1))))
+    if layer.ragged and layer.down > 1:
+        lack = lacking(w, rows, layer.down)
+        end = g.op("Where", there, _image(w, seen, lack), _end(w, rows, layer.memory + 1, lack))
+        seen = g.op("Concat", seen, end, axis=3)
     return plain_conv(w, conv, seen)
+
+
+def lacking(w: Writer, row: str, stride: int) -> str:
+    """Steps that (B, C, 1, T) lacks to whole groups of `stride`, int64 (1,)."""
+    g = w.graph
+    return g.op("Mod", g.op("Neg", g.op("Shape", row, start=3, end=4)), g.constant([stride]))
+
+
+def lengthened(w: Writer, row: str, size: str, mode: str = "constant") -> str:
+    """(B, C, 1, T) and `size` steps behind."""
+    return w.graph.op("Pad", row, w.graph.op("Concat", w.graph.constant([0] * 7), size, axis=0), mode=mode)
+
+
+def _filled(w: Writer, row: str, stride: int, mode: str = "constant") -> str:
+    """(B, C, 1, T) to whole groups of `stride`."""
+    return lengthened(w, row, lacking(w, row, stride), mode) if stride > 1 else row
+
+
+def _image(w: Writer, row: str, size: str) -> str:
+    """The mirror image behind (B, C, 1, T), its first `size` steps."""
+    g = w.graph
+    end = g.op("Sub", g.constant([-2]), size)
+    return g.op("Slice", row, g.constant([-2]), end, g.constant([3]), g.constant([-1]))
+
+
+def _end(w: Writer, rows: str, least: int, size: str) -> str:
+    """`size` steps behind a whole signal: its image, but behind one shorter than `least` zeros first."""
+    g = w.graph
+    length = g.op("Shape", rows, start=3, end=4)
+    short = g.op("Max", g.op("Sub", g.constant([least]), length), g.constant([0]))
+    longer = lengthened(w, rows, short)
+    both = g.op("Concat", longer, _image(w, longer, size), axis=3)
+    return g.op("Slice", both, length, g.op("Add", length, size), g.constant([3]))
 
 
 def plain_conv(w: Writer, conv: nn.Conv1d, seen: str) -> Value:
@@ -80,7 +117,7 @@ def symmetric_conv(w: Writer, layer: symmetric.SymmetricConv, x: Value) -> Value
     conv = layer.conv
     y = w.graph.op(
         "Conv",
-        w.first(x),
+        _filled(w, w.first(x), layer.down) if layer.ragged else w.first(x),
         w.graph.op("Unsqueeze", w.weight(conv, "weight"), w.graph.constant([2])),
         w.weight(conv, "bias"),
         pads=[0, layer.left, 0, layer.right],
@@ -118,6 +155,8 @@ def still_conv(w: Writer, layer: mimi.StillConv, x: Value) -> Value:
     seen = g.op("Concat", g.op("Where", there, memory, g.slice(seen, 3, 0, 1)), seen, axis=3)
     w.set_state(memory, g.slice(seen, 3, -layer.down))
     w.set_state(begun, g.op("Max", begun, g.constant(np.float32(1))))
+    if layer.ragged:
+        seen = _filled(w, seen, layer.down, "edge")  # what stands before is a whole group
     kernel = g.op("Unsqueeze", w.weight(layer.conv, "weight"), g.constant([2]))
     return Value(g.op("Conv", seen, kernel, strides=[1, layer.down]), layer.dim)
 
@@ -155,6 +194,7 @@ def convnext_blocks(w: Writer, blocks: Sequence[layers.ConvNeXt], x: Value) -> V
         rows = _convnext(w, block, rows, g.op("Concat", part, rows, axis=2) if memory else rows)
     if memory:
         fresh = g.op("Concat", *inputs, axis=3) if len(blocks) > 1 else inputs[0]
+        fresh = g.slice(fresh, 2, -memory)  # of a long block little stays
         w.set_state(state, g.slice(g.op("Concat", state, fresh, axis=2), 2, -memory))
     return Value(rows, dim, channels_last=True)
 
@@ -164,6 +204,6 @@ def _convnext(w: Writer, layer: layers.ConvNeXt, rows: str, seen: str) -> str:
     weights = w.weight(layer.depthwise, "weight"), w.weight(layer.depthwise, "bias")
     y = w.graph.op("Conv", w.graph.transpose(seen, 0, 3, 1, 2), *weights, group=layer.dim)
     y = w.layer_norm(layer.norm, w.graph.transpose(y, 0, 2, 3, 1))
-    y = w.graph.op("Gelu", w.matrix(layer.expand, y))
+    y = w.gelu(w.matrix(layer.expand, y))
     y = w.matrix(layer.project, y, w.weight(layer, "scale"))
     return w.graph.op("Add", rows, y)

@@ -11,7 +11,7 @@ from torch import nn
 
 from codec.export.emit_context import attend
 from codec.export.emit_factorised import nearest_by_angle
-from codec.export.emit_whole import cut_to, frames, mirrored, overlap_add, windowed_waves
+from codec.export.emit_whole import frames, mirrored, overlap_add, windowed_waves
 from codec.export.writer import Value, Writer
 from codec.nn.esc import BINS, HEIGHT, HOP, JOINED, N_FFT, PATCH, EscDecoder, EscEncoder
 from codec.nn.swin import FORBIDDEN, SHIFT, WINDOW, SwinBlock, SwinStage
@@ -23,7 +23,7 @@ PLACES = WINDOW**2  # of a window
 def esc_encoder(w: Writer, layer: EscEncoder, x: Value) -> Value:
     """Spectrum, patches, stages; the scales side by side, coarse to fine."""
     g, row = w.graph, w.first(x)
-    seen = cut_to(w, mirrored(w, row, N_FFT // 2, N_FFT // 2, least=N_FFT // 2 + 1), row, N_FFT - HOP)
+    seen = g.slice(mirrored(w, row, N_FFT // 2, N_FFT // 2), 3, 0, -HOP)
     rows = frames(w, seen, N_FFT, HOP)
     spec = [g.op("MatMul", rows, wave) for wave in windowed_waves(w, N_FFT, layer.window.double().numpy())]
     patches = _conv(w, layer.patch, g.transpose(g.op("Concat", *spec, axis=1), 0, 1, 3, 2))

@@ -27,41 +27,60 @@ def stft(w: Writer, layer: Stft, x: Value) -> Value:
     parts = [g.slice(hops, 2, i, i + 1 - n_hops if i + 1 < n_hops else 2**62) for i in range(n_hops)]
     frames = g.op("Concat", *parts, axis=3) if n_hops > 1 else hops
     begin = n_hops * hop - n_fft  # frames of whole hops may begin before the window
-    ahead = g.slice(frames, 3, begin + 1, begin + half)
-    middle = g.slice(frames, 3, begin + half, begin + half + 1)
-    back = g.op("Slice", frames, *(g.constant([n]) for n in (-1, begin + half, 3, -1)))
-    even = g.op("Concat", g.op("Add", ahead, back), middle, axis=3)
-    window = layer.window.double().numpy()
-    cosines = g.op("Mul", make_waves(w, n_fft, "Cos", range(1, half + 1)), _constant(w, window[1 : half + 1, None]))
-    sines = g.op("Mul", make_waves(w, n_fft, "Sin", range(1, half)), _constant(w, -window[1:half, None]))
-    real, imag = g.op("MatMul", even, cosines), g.op("MatMul", g.op("Sub", ahead, back), sines)
-    return Value(g.op("Concat", real, imag, axis=3), n_fft + 2, channels_last=True)
+    ahead = g.slice(frames, 3, begin + 1, begin + half + 1)
+    back = g.op("Slice", frames, *(g.constant([n]) for n in (-1, begin + half - 1, 3, -1)))
+    window = layer.window.double().numpy()[1 : half + 1, None].copy()
+    window[-1] /= 2  # the middle sample is in both
+    cosines, sines = (make_waves(w, n_fft, kind, range(1, half + 1)) for kind in ("Cos", "Sin"))
+    real = g.op("MatMul", g.op("Add", ahead, back), g.op("Mul", cosines, _constant(w, window)))
+    imag = g.op("MatMul", g.op("Sub", ahead, back), g.op("Mul", sines, _constant(w, -window)))
+    return Value(g.op("Concat", real, imag, axis=3), n_fft + 2, channels_last=True, halves=(real, imag))
+
+
+def bins_even_first(n_fft: int) -> list[int]:
+    """Real parts of the even bins, then of the odd ones, then the imaginary parts: what `inverse_stft` takes best."""
+    bins = [*range(0, n_fft // 2 + 1, 2), *range(1, n_fft // 2 + 1, 2)]
+    return bins + [n_fft // 2 + 1 + k for k in bins]
 
 
 def inverse_stft(w: Writer, layer: InverseStft, x: Value) -> Value:
-    """The same waves the other way: each bin but the first and last counts for its mirror image too.
+    """Folded twice: each wave of half a window is even or odd about its middle too, as its bin is even or odd.
 
-    The state is the frames that still overlap, not their sum: a sample is summed in one order whatever the block.
+    With P, Q the even and odd bins' cosines less sines, up to a quarter of the window, and R, T cosines plus sines, the
+    samples n, N/2 - n, N/2 + n and N - n are P + Q, R - T, P - Q and R + T: a quarter of the products of a whole DFT.
+    Each bin but the first and last counts for its mirror image too. The state is the frames that still overlap, not
+    their sum: a sample is summed in one order whatever the block.
 
     Raises:
         ModelError: windows of no whole number of hops.
     """
     if layer.n_fft % layer.up:
         raise ModelError(f"InverseStft: windows of {layer.n_fft} samples are not whole hops of {layer.up}")
-    g, n_fft, overlaps = w.graph, layer.n_fft, layer.n_fft // layer.up
-    half = n_fft // 2
-    gains = np.full((half + 1, 1), 2 / n_fft)
+    g, n_fft, half = w.graph, layer.n_fft, layer.n_fft // 2
+    quarter = half // 2
+    halves = x.halves or g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
+    if x.even_first:
+        sizes = g.constant([quarter + 1, (half + 1) // 2])
+        parts = [part for one in halves for part in g.ops("Split", one, sizes, count=2, axis=3)]
+    else:
+        ends = [g.constant([n]) for n in (2**62, 3, 2)]
+        parts = [g.op("Slice", one, g.constant([first]), *ends) for one in halves for first in (0, 1)]
+    gains = np.full(half + 1, 2 / n_fft)
     gains[[0, -1]] /= 2
-    gain, window = _constant(w, gains), _constant(w, layer.window.double().numpy()[None, : half + 1])
-    waves = (
-        g.op("Mul", g.op("Mul", g.transpose(make_waves(w, n_fft, kind, range(half + 1)), 1, 0), gain), window)
+    bins = (range(0, half + 1, 2), range(1, half + 1, 2))
+    waves = [
+        g.op("Mul", make_waves(w, n_fft, kind, ks, range(quarter + 1)), _constant(w, gains[list(ks), None]))
         for kind in ("Cos", "Sin")
-    )
-    parts = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
-    even, odd = (g.op("MatMul", part, wave) for part, wave in zip(parts, waves, strict=True))  # up to the middle
-    back = g.op("Slice", g.op("Add", even, odd), *(g.constant([n]) for n in (half - 1, 0, 3, -1)))
-    frames = g.op("Concat", g.op("Sub", even, odd), back, axis=3)  # (B, 1, F, n_fft)
-    return _overlap_add(w, frames, overlaps, layer.up)
+        for ks in bins
+    ]
+    even_cos, odd_cos, even_sin, odd_sin = (g.op("MatMul", *pair) for pair in zip(parts, waves, strict=True))
+    p, q = g.op("Sub", even_cos, even_sin), g.op("Sub", odd_cos, odd_sin)
+    r, t = g.op("Add", even_cos, even_sin), g.op("Add", odd_cos, odd_sin)
+    back = [g.constant([n]) for n in (half - 1 - quarter, 0, 3, -1)]
+    up, down = (g.op("Slice", g.op(kind, r, t), *back) for kind in ("Sub", "Add"))
+    frames = g.op("Concat", g.op("Add", p, q), up, g.op("Sub", p, q), down, axis=3)  # (B, 1, F, n_fft)
+    frames = g.op("Mul", frames, _constant(w, layer.window.double().numpy()))
+    return _overlap_add(w, frames, n_fft // layer.up, layer.up)
 
 
 def _overlap_add(w: Writer, frames: str, overlaps: int, hop: int) -> Value:
@@ -70,27 +89,28 @@ def _overlap_add(w: Writer, frames: str, overlaps: int, hop: int) -> Value:
     state = w.state(1, overlaps - 1, overlaps * hop)
     seen = g.op("Concat", state, frames, axis=2)
     w.set_state(state, g.slice(seen, 2, 1 - overlaps))
-    # Part j of a frame lies j hops after its start: a convolution with ones on a diagonal shifts the parts and adds.
-    parts = g.transpose(g.reshape(seen, 0, -1, overlaps, hop), 0, 2, 1, 3)
-    shift = np.eye(overlaps, dtype=np.float32)[::-1].reshape(1, overlaps, overlaps, 1)
-    y = g.op("Conv", parts, g.constant(np.ascontiguousarray(shift)))  # (B, 1, F, hop)
-    return Value(g.reshape(y, 0, 1, 1, -1), 1)
+    parts = []
+    for i in range(overlaps):  # frame i of those that overlap a hop, and the part of it that does
+        last = i + 1 - overlaps
+        begin, end = (i, (overlaps - 1 - i) * hop), (last or 2**62, (overlaps - i) * hop)
+        parts.append(g.op("Slice", seen, *(g.constant(numbers) for numbers in (begin, end, (2, 3)))))
+    return Value(g.reshape(g.op("Sum", *parts), 0, 1, 1, -1), 1)
 
 
-def make_waves(w: Writer, n_fft: int, kind: str, samples: range) -> str:
-    """Cos or Sin of each sample and bin, (samples, bins), computed by the graph: the runtime folds them when it loads.
+def make_waves(w: Writer, n_fft: int, kind: str, rows: range, columns: range | None = None) -> str:
+    """Cos or Sin of each sample and bin, all bins if no columns: computed by the graph, the runtime folds it at load.
 
     Products of bin and sample are taken modulo n_fft in integers, so that the angles are exact before they are rounded.
     """
     g = w.graph
-    n = g.reshape(_range(w, samples), -1, 1)
-    k = g.reshape(_range(w, range(n_fft // 2 + 1)), 1, -1)
+    n = g.reshape(_range(w, rows), -1, 1)
+    k = g.reshape(_range(w, columns or range(n_fft // 2 + 1)), 1, -1)
     turns = g.op("Cast", g.op("Mod", g.op("Mul", k, n), g.constant(np.int64(n_fft))), to=1)
     return g.op(kind, g.op("Mul", turns, g.constant(np.float32(2 * np.pi / n_fft))))
 
 
 def _range(w: Writer, numbers: range) -> str:
-    return w.graph.op("Range", *(w.graph.constant(np.int64(x)) for x in (numbers.start, numbers.stop, 1)))
+    return w.graph.op("Range", *(w.graph.constant(np.int64(x)) for x in (numbers.start, numbers.stop, numbers.step)))
 
 
 def _constant(w: Writer, array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
@@ -100,7 +120,7 @@ def _constant(w: Writer, array: np.ndarray[tuple[int, ...], np.dtype[np.float64]
 def compressed(w: Writer, layer: CompressedSpectrum, x: Value) -> Value:
     """Bin by bin; the power by its logarithm, which is needed anyway: exponential and logarithm are vectorised."""
     g = w.graph
-    real, imag = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
+    real, imag = x.halves or g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
     level = _log_power(w, real, imag, 1e-7, x.dim // 2)
     gain = g.op("Exp", g.op("Mul", level, g.constant(np.float32((layer.exponent - 1) / 2))))
     level = g.op("Mul", level, g.constant(np.float32(0.15)))
@@ -114,7 +134,9 @@ def expand(w: Writer, layer: ExpandSpectrum, x: Value) -> Value:
     real, imag = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
     level = _log_power(w, real, imag, 1e-8, x.dim // 2)
     gain = g.op("Exp", g.op("Mul", level, g.constant(np.float32(layer.power))))
-    return Value(g.op("Concat", g.op("Mul", real, gain), g.op("Mul", imag, gain), axis=3), x.dim, channels_last=True)
+    halves = g.op("Mul", real, gain), g.op("Mul", imag, gain)
+    y = g.op("Concat", *halves, axis=3)
+    return Value(y, x.dim, channels_last=True, halves=halves, even_first=x.even_first)
 
 
 def polar(w: Writer, layer: PolarSpectrum, x: Value) -> Value:
@@ -129,8 +151,7 @@ def polar(w: Writer, layer: PolarSpectrum, x: Value) -> Value:
 def _log_power(w: Writer, real: str, imag: str, least: float, bins: int) -> str:
     """Log of the power."""
     g = w.graph
-    power = g.op("Add", g.op("Mul", real, real), g.op("Mul", imag, imag))
-    power = g.op("Add", power, g.constant(np.float32(least)))
+    power = g.op("Sum", g.op("Mul", real, real), g.op("Mul", imag, imag), g.constant(np.float32(least)))
     return _in_vectors(w, "Log", power, bins, 1.0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from codec.export.emit_context import lstm_weights
-from codec.export.emit_conv import plain_conv
+from codec.export.emit_conv import lacking, lengthened, plain_conv
 from codec.export.emit_spectral import make_waves
 from codec.export.writer import Value, Writer
 from codec.nn.aliasfree import TAPS, AliasFreeSnake
@@ -17,27 +17,26 @@ from codec.nn.symmetric import SymmetricMirrorConv
 from codec.nn.vocos import CentredInverseStft
 
 
-def mirrored(w: Writer, row: str, left: int, right: int, *, least: int) -> str:
-    """(B, C, 1, T) with its mirror image on both sides; behind a signal shorter than `least`, zeros up to it first."""
-    g = w.graph
-    short = g.op("Sub", g.constant([least]), g.op("Shape", row, start=3, end=4))
-    short = g.op("Max", short, g.constant([0]))
-    longer = g.op("Pad", row, g.op("Concat", g.constant([0] * 7), short, axis=0))
-    return g.op("Pad", longer, g.constant([0, 0, 0, left, 0, 0, 0, right]), mode="reflect")
+def mirrored(w: Writer, row: str, left: int, right: int, *, lack: str = "") -> str:
+    """(B, C, 1, T) with its mirror image on both sides; behind a signal shorter than the image, zeros first.
 
-
-def cut_to(w: Writer, row: str, like: str, extra: int) -> str:
-    """The first steps of (B, C, 1, n), as many as `like` has and `extra`."""
+    The image on the right has `right` steps and those that `lack` counts. What the zeros add is cut off again.
+    """
     g = w.graph
-    length = g.op("Add", g.op("Shape", like, start=3, end=4), g.constant([extra]))
-    return g.op("Slice", row, g.constant([0]), length, g.constant([3]))
+    length, most = g.op("Shape", row, start=3, end=4), g.constant([right])
+    most = g.op("Add", most, lack) if lack else most
+    least = g.op("Add", g.op("Max", most, g.constant([left])), g.constant([1]))
+    longer = lengthened(w, row, g.op("Max", g.op("Sub", least, length), g.constant([0])))
+    sides = g.op("Concat", g.constant([0, 0, 0, left, 0, 0, 0]), most, axis=0)
+    wide, end = g.op("Pad", longer, sides, mode="reflect"), g.op("Add", g.op("Add", length, most), g.constant([left]))
+    return g.op("Slice", wide, g.constant([0]), end, g.constant([3]))
 
 
 def mirror_conv(w: Writer, layer: SymmetricMirrorConv, x: Value) -> Value:
     """No state; what zeros behind a short signal would give is not made."""
     row = w.first(x)
-    seen = mirrored(w, row, layer.left, layer.right, least=layer.left + 1)
-    return plain_conv(w, layer.conv, cut_to(w, seen, row, layer.left + layer.right))
+    lack = lacking(w, row, layer.down) if layer.ragged and layer.down > 1 else ""
+    return plain_conv(w, layer.conv, mirrored(w, row, layer.left, layer.right, lack=lack))
 
 
 def bilstm(w: Writer, layer: BiLstm, x: Value) -> Value:
@@ -75,7 +74,7 @@ def alias_free(w: Writer, layer: AliasFreeSnake, x: Value) -> Value:
 def log_mel(w: Writer, layer: LogMel, x: Value) -> Value:
     """Mirrored frames, times cosines and sines, times the bands."""
     g, row = w.graph, w.first(x)
-    seen = cut_to(w, mirrored(w, row, layer.side, layer.side, least=layer.side + 1), row, 2 * layer.side)
+    seen = mirrored(w, row, layer.side, layer.side)
     spec = [
         g.op("MatMul", frames(w, seen, layer.n_fft, layer.down), wave)
         for wave in windowed_waves(w, layer.n_fft, layer.window.double().numpy())

@@ -5,8 +5,8 @@ each output. A product is then a sum of whole numbers: exact, so equal on every 
 block. The graph holds no weights: it quantizes those of the model's file, and the runtime folds that when it loads.
 
 Channels that differ much in level lose by a common scale. After a layer norm a centre and a spread to each channel cost
-nothing: they go into the norm's gain and offset, and back into the weights and the bias. Elsewhere they cost two nodes
-and are taken where they gain much.
+nothing: they go into the norm's gain and offset, and back into the weights and the bias. Elsewhere each costs a node,
+and is taken where it gains much.
 
 Source: Xiao et al., SmoothQuant, 2023, section 4 (the spread, with its exponent 0.5).
 """
@@ -31,7 +31,7 @@ INPUT_LEVELS = 255
 MARGIN = 1.2  # of the range over the largest value that was seen: other speech reaches further
 SPREAD_POWER = 0.5
 LEAST_SPREAD = 1e-3  # of the largest
-WORTH_DB = 6.0  # what two nodes more must gain
+WORTH_DB = 5.0  # what a node more must gain
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,13 @@ class Form:
 
     scale: float
     zero: int
-    centre: Floats | None = None  # (n_in,), with `spread` or not at all
+    centre: Floats | None = None  # (n_in,), with a `spread` or not at all
     spread: Floats | None = None
+
+    @property
+    def n_nodes(self) -> int:
+        """That it costs where no layer norm takes it in."""
+        return (self.centre is not None) + (self.spread is not None)
 
 
 @dataclass(frozen=True)
@@ -105,40 +110,43 @@ class Products:
         if self.forms is None:
             return float_product(graph, rows, weight, bias)
         form = self.forms[len(self.inputs) - 1]
-        if form.centre is not None and form.spread is not None:
+        if form.spread is not None:
             rows = self._spread(graph, rows, form.centre, form.spread)
-            shift = graph.op("MatMul", weight, graph.constant(form.centre[:, None]))
-            shift = graph.reshape(shift, -1)
-            bias = graph.op("Add", bias, shift) if bias else shift
+            if form.centre is not None:
+                shift = graph.reshape(graph.op("MatMul", weight, graph.constant(form.centre[:, None])), -1)
+                bias = graph.op("Add", bias, shift) if bias else shift
             weight = graph.op("Mul", weight, graph.constant(form.spread))
         largest = graph.reduce("ReduceMax", graph.op("Abs", weight), 1)
         scale = graph.op("Div", graph.op("Max", largest, _float(graph, 1e-12)), _float(graph, WEIGHT_LEVELS))
         levels = graph.op("Cast", graph.op("Round", graph.op("Div", weight, scale)), to=TensorProto.INT8)
         zero = graph.constant(np.uint8(form.zero))
         whole = graph.op("QuantizeLinear", rows, _float(graph, form.scale), zero)
-        y = graph.op("MatMulInteger", whole, graph.transpose(levels, 1, 0), zero)
+        y = graph.op("MatMulInteger", whole, graph.transpose(levels, 1, 0))
         scales = graph.op("Mul", graph.reshape(scale, -1), _float(graph, form.scale))
-        y = graph.op(
-            "Mul", graph.op("Cast", y, to=TensorProto.FLOAT), graph.op("Mul", self._unity(graph, rows), scales)
-        )
-        return graph.op("Add", y, bias) if bias else y
+        # What the zero point adds to each output is constant: the bias takes it, the product has less to do.
+        totals = graph.op("ReduceSum", graph.op("Cast", levels, to=TensorProto.FLOAT), graph.constant([1]), keepdims=0)
+        excess = graph.op("Mul", graph.op("Mul", totals, scales), _float(graph, -form.zero))
+        bias = graph.op("Add", bias, excess) if bias else excess
+        y = graph.op("Mul", graph.op("Cast", y, to=TensorProto.FLOAT), graph.op("Mul", self._unity(graph), scales))
+        return graph.op("Add", y, bias)
 
-    def _spread(self, graph: Builder, rows: str, centre: Floats, spread: Floats) -> str:
+    def _spread(self, graph: Builder, rows: str, centre: Floats | None, spread: Floats) -> str:
         """(rows - centre) / spread."""
         norm = self.norms.get(rows)
-        if norm is None:
-            return graph.op("Mul", graph.op("Sub", rows, graph.constant(centre)), graph.constant(1 / spread))
+        if norm is None or centre is None:
+            rows = rows if centre is None else graph.op("Sub", rows, graph.constant(centre))
+            return graph.op("Mul", rows, graph.constant(1 / spread))
         gain = graph.op("Div", norm.gain, graph.constant(spread))
         offset = graph.op("Div", graph.op("Sub", norm.offset, graph.constant(centre)), graph.constant(spread))
         return graph.op("LayerNormalization", norm.rows, gain, offset, axis=-1, epsilon=norm.epsilon)
 
-    def _unity(self, graph: Builder, rows: str) -> str:
+    def _unity(self, graph: Builder) -> str:
         """1.0, which the runtime cannot know when it loads: with a product of two scales it makes one node of all.
 
         Of a constant scale it makes none: product, cast, scale and bias stay four nodes, and in a step nodes count.
         """
         if self._one is None:
-            batch = graph.op("Shape", rows, start=0, end=1)
+            batch = graph.batch()
             self._one = graph.op("Cast", graph.op("Div", batch, batch), to=TensorProto.FLOAT)
         return self._one
 
@@ -150,15 +158,23 @@ def float_product(graph: Builder, rows: str, weight: str, bias: str | None) -> s
 
 
 def find_form(seen: Seen, *, after_norm: bool) -> Form:
-    """The form for what was seen: with a centre and a spread where they are free, or gain more than `WORTH_DB`."""
+    """The form for what was seen: with a centre and a spread where they are free or gain `WORTH_DB` for each node."""
     centre = seen.rows.mean(0, dtype=np.float64).astype(np.float32)
-    reach = np.maximum(np.maximum(seen.high - centre, centre - seen.low), 1e-6)
-    spread = (np.maximum(reach / reach.max(), LEAST_SPREAD) ** SPREAD_POWER).astype(np.float32)
-    low, high = (seen.low - centre) / spread, (seen.high - centre) / spread
-    plain, spread_out = Form(*_range(seen.low, seen.high)), Form(*_range(low, high), centre, spread)
-    if after_norm or error_of(plain, seen) > 10 ** (WORTH_DB / 10) * error_of(spread_out, seen):
-        return spread_out
-    return plain
+    around = _spread_of(np.maximum(seen.high - centre, centre - seen.low))
+    low, high = (seen.low - centre) / around, (seen.high - centre) / around
+    both = Form(*_range(low, high), centre, around)
+    if after_norm:
+        return both
+    spread = _spread_of(np.maximum(seen.high, -seen.low))
+    forms = Form(*_range(seen.low, seen.high)), Form(*_range(seen.low / spread, seen.high / spread), None, spread), both
+    return min(forms, key=lambda form: error_of(form, seen) * 10 ** (WORTH_DB / 10 * form.n_nodes))
+
+
+def _spread_of(reach: Floats) -> Floats:
+    """A divisor for each channel, 1 for the one of the widest reach."""
+    share = np.maximum(reach, 1e-6) / max(float(reach.max()), 1e-6)
+    spread: Floats = (np.maximum(share, LEAST_SPREAD) ** SPREAD_POWER).astype(np.float32)
+    return spread
 
 
 def _range(low: Floats, high: Floats) -> tuple[float, int]:

@@ -7,6 +7,7 @@ a two-dimensional one, for which onnxruntime has its fast kernels: a depthwise o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,8 @@ class Value:
     name: str
     dim: int  # channels
     channels_last: bool = False
+    halves: tuple[str, str] | None = None  # the same, real and imaginary parts of a spectrum, channels last
+    even_first: bool = False  # the bins of a spectrum: the even ones first
 
 
 @dataclass
@@ -72,10 +75,22 @@ class Writer:
         """As (B, 1, F, C)."""
         return x.name if x.channels_last else self.graph.transpose(x.name, 0, 2, 3, 1)
 
-    def matrix(self, linear: nn.Linear, rows: str, scale: str | None = None) -> str:
-        """Give rows @ weight.T + bias, both scaled per output where a scale is given; constants are folded at load."""
+    def matrix(
+        self, linear: nn.Linear, rows: str, scale: str | None = None, *, order: Sequence[int] | None = None
+    ) -> str:
+        """Give rows @ weight.T + bias; constants are folded at load.
+
+        Args:
+            linear: the weight and bias.
+            rows: value of the rows.
+            scale: value (n_out,) that multiplies each output.
+            order: of the outputs, where it is another.
+        """
         g, weight = self.graph, self.weight(linear, "weight")
         bias = None if linear.bias is None else self.weight(linear, "bias")
+        if order is not None:
+            weight = g.op("Gather", weight, g.constant(order))
+            bias = bias and g.op("Gather", bias, g.constant(order))
         if scale is not None:
             weight = g.op("Mul", weight, g.reshape(scale, -1, 1))
             bias = bias and g.op("Mul", bias, scale)
@@ -86,6 +101,10 @@ class Writer:
         if self.int8 is not None:
             return self.int8.product(self.graph, rows, weight, bias)
         return float_product(self.graph, rows, weight, bias)
+
+    def gelu(self, x: str) -> str:
+        """By hyperbolic tangent beside 8-bit products, which round far more than the two forms differ."""
+        return self.graph.op("Gelu", x) if self.int8 is None else self.graph.op("Gelu", x, approximate="tanh")
 
     def layer_norm(self, norm: nn.LayerNorm, rows: str) -> str:
         """Over the last axis."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 from codec.api import Model, load
 from codec.audio import read
 from codec.config import ModelConfig, Part
+from support.hub import COMMIT, REPO, make_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -28,6 +30,17 @@ FIXTURES = ROOT / "tests" / "fixtures"
 Speech = npt.NDArray[np.float32]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Call = Callable[..., tuple[int, str, str]]
+
+
+def pytest_configure() -> None:
+    """No collector until all test modules are imported: half a million objects, looked at again and again."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the tests need not look at it either."""
+    gc.freeze()
+    gc.enable()
 
 
 def write_tiny(folder: Path, name: str, decoder: Part) -> Path:
@@ -250,3 +263,18 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A model folder with weights that no network was ever built of."""
+    return make_model(tmp_path / "small")
+
+
+@pytest.fixture
+def the_hub(web: Web, small: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
+    """The hub's layout with one model, at the branch main and the tag v1."""
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    web.serve_hub(REPO, "main", COMMIT, small)
+    web.serve_hub(REPO, "v1", COMMIT, small)
+    return web

@@ -55,6 +55,19 @@ def test_least_squares_begin_where_scores_of_nothing_do() -> None:
     assert float(judge.learn(tones(), noise(), rate=1e-3)) == pytest.approx(1.0, abs=0.2)  # (1 - 0) ** 2 + 0 ** 2
 
 
+def test_it_hears_the_same_random_place_of_recording_and_reconstruction() -> None:
+    judge = adversary(dataclasses.replace(SMALL, crop=0.05))
+    audio = torch.arange(4 * 2048.0).reshape(4, 2048)
+    places = set()
+    for step in range(20):
+        real, made = judge.hear(audio, -audio, step, 16000)
+        assert real.shape == (4, 800)
+        assert torch.equal(real, -made)
+        places.add(float(real[0, 0]))
+    assert len(places) > 10
+    assert max(places) < 2048 - 800 + 1
+
+
 def test_no_gradient_goes_into_the_generator_when_the_discriminators_learn() -> None:
     made = noise().requires_grad_()
     adversary().learn(tones(), made * 1.0, rate=1e-3)

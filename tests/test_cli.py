@@ -15,6 +15,7 @@ import soundfile
 import codec
 from codec.api import Model
 from codec.audio import write
+from support.commandline import only_line
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -26,13 +27,6 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Call = Callable[..., tuple[int, str, str]]
 
 
-def only_line(text: str) -> str:
-    """The one line of stderr."""
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text.strip()
-
-
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -40,21 +34,21 @@ def names(folder: Path) -> list[str]:
 # the real command
 
 
-def test_encode_info_and_decode_as_real_processes(run: Run, tmp_path: Path) -> None:
-    encoded = run("encode", DEMO, tmp_path / "x.codes", "--bitrate", "2k")
-    assert (encoded.returncode, encoded.stdout) == (0, b"")
-    line = only_line(encoded.stderr.decode())
+def test_encode_info_and_decode_a_file(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("encode", DEMO, tmp_path / "x.codes", "--bitrate", "2k")
+    assert (code, out) == (0, "")
+    line = only_line(err)
     assert line.startswith(f"{DEMO} -> {tmp_path / 'x.codes'}: 6.04 s, 2 kbit/s, ")
     assert "times faster than real time" in line
-    facts = json.loads(run("info", "--json", tmp_path / "x.codes").stdout)
+    facts = json.loads(call("info", "--json", tmp_path / "x.codes")[1])
     assert (facts["model"], facts["codebooks"], facts["bitrate"], facts["samples"]) == ("default_16k", 4, 2000.0, 96640)
-    decoded = run("decode", tmp_path / "x.codes")
-    assert decoded.returncode == 0, decoded.stderr
+    code, _, err = call("decode", tmp_path / "x.codes")
+    assert code == 0, err
     assert soundfile.info(tmp_path / "x.wav").frames == 96640
     assert names(tmp_path) == ["x.codes", "x.wav"]
 
 
-def test_stdin_and_stdout_carry_audio_and_codes(run: Run, embedded: Model) -> None:
+def test_stdin_and_stdout_of_real_processes_carry_audio_and_codes(run: Run, embedded: Model) -> None:
     encoded = run("encode", "-", "-", stdin=SHORT.read_bytes())
     assert encoded.returncode == 0, encoded.stderr
     assert only_line(encoded.stderr.decode()).startswith("<stdin> -> <stdout>: 3.36 s")
@@ -136,6 +130,24 @@ def test_many_files_need_a_folder(call: Call, tiny_path: Path, folder: Path) -> 
         code, _, err = call("encode", folder, target, "--model", tiny_path)
         assert code == 2
         assert "need a folder as target" in only_line(err)
+
+
+def test_of_several_names_the_last_is_the_folder(call: Call, tiny_path: Path, folder: Path, tmp_path: Path) -> None:
+    sources = [folder / "a.wav", folder / "deep" / "b.flac"]
+    assert call("encode", *sources, tmp_path / "codes", "--model", tiny_path)[0] == 0
+    assert names(tmp_path / "codes") == ["a.codes", "b.codes"]
+    for target in ("c.wav", "c.codes"):
+        code, _, err = call("encode", *sources, tmp_path / target, "--model", tiny_path, "--overwrite")
+        assert code == 2
+        assert "2 files need a folder as target" in only_line(err)
+
+
+def test_a_shell_pattern_without_a_target_costs_no_recording(call: Call, tiny_path: Path, folder: Path) -> None:
+    """`codec encode *.wav --overwrite` where there are two of them."""
+    kept = folder / "deep" / "b.flac"
+    before = kept.read_bytes()
+    assert call("encode", folder / "a.wav", kept, "--model", tiny_path, "--overwrite")[0] == 2
+    assert kept.read_bytes() == before
 
 
 def test_info_goes_on_after_a_bad_file(call: Call, coded: Path, tmp_path: Path) -> None:
@@ -225,6 +237,7 @@ BAD_TARGETS: dict[str, tuple[str, int, str]] = {
     "existing": ("kept.codes", 1, "exists; pass --overwrite"),
     "where nobody may write": ("/proc/x.codes", 1, "x.codes: cannot be written"),
     "empty": ("", 2, "an empty name"),
+    "a recording": ("kept.wav", 2, "kept.wav: is named like a source"),
 }
 
 

@@ -14,18 +14,13 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from support.commandline import only_line
+
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "tests" / "fixtures" / "demo.flac"
 
 Speech = npt.NDArray[np.float32]
 Call = Callable[..., tuple[int, str, str]]
-
-
-def only_line(text: str) -> str:
-    """The one line of stderr."""
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text.strip()
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +31,9 @@ def long_wav(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_in_the_middle_leaves_nothing_behind(long_wav: Path, tmp_path: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "codec", "encode", str(long_wav), str(tmp_path / "x.codes")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT) as process:

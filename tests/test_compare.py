@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +93,10 @@ def test_the_files_hold_all_that_was_measured(tmp_path: Path, result: compare.Co
     assert "PCM &lt;1&gt;" in page
     assert "<h2>Dutch, 1 files</h2>" in page
     assert "<script" not in page
+    assert re.search(r'rowgroup" colspan="5"><span>tiny<small>50 frames/s; [\d.]+ M parameters; 0.12', page)
+    assert page.count('scope="rowgroup"') == 2 + 2  # each codec once, over all files and over the Dutch one
+    assert page.count('<th scope="row">') == 8
+    assert page.count("<details open>") == 1
 
 
 def test_the_products_of_a_model_are_counted_and_without_torch_unknown(

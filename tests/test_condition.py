@@ -17,12 +17,18 @@ import codec
 from codec import codesfile
 from codec.api import Model
 from codec.audiowriter import write
-from codec.codesfile import packing
 from codec.codesfile.condition import SECTION, condition_bytes, condition_from, condition_of
+from codec.codesfile.fields import crc_of
 from codec.config import ModelConfig, Part
-from codec.corpus.run import Options, tokenize
+from codec.corpus.check import verify_tokens
+from codec.corpus.plan import Settings, open_plan
+from codec.corpus.rows import RunFacts
+from codec.corpus.run import read_index, write_index
+from codec.corpus.shard import Job, Work, make_shard
+from codec.corpus.sinks import read_rows
 from codec.errors import CodesError, CodesFileError, ConfigError, ModelError
 from codec.export.folder import write_folder
+from codec.lm.dataset import TokenDataset, collate
 from codec.network import Network
 from codec.quality.evaluate import measured_bitrate
 from codec.transcode import DecodeOptions, EncodeOptions, decode_file, encode_file
@@ -154,7 +160,7 @@ def test_a_damaged_section_is_refused_at_writing_and_reading(data: bytes, channe
     written = file.getvalue()
     fields = written[6 : 6 + written[5]].replace(b"\x05other", b"\x09condition")
     head = written[:5] + bytes([len(fields)]) + fields
-    forged = head + packing.crc_of(head)
+    forged = head + crc_of(head)
     with pytest.raises(CodesFileError, match=f"byte 6: header: section condition: .*{text}"):
         codesfile.read(io.BytesIO(forged))
 
@@ -183,9 +189,41 @@ def test_streams_need_the_vector_and_many_at_once_are_refused(model: Model, spee
         model.stream_decoders()
 
 
-def test_tokenize_refuses_it_in_one_line(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="facodec: each item needs a vector of its whole signal beside the codes"):
-        tokenize(str(DEMO.parent), tmp_path / "out", Options(model=str(folder)))
+@pytest.mark.parametrize("output", ["parquet", "webdataset", "codes", "npy"])
+def test_shards_hold_it_and_the_data_set_gives_it(
+    output: str, model: Model, folder: Path, speech: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for i, audio in enumerate(speech):
+        write(tmp_path / "in" / f"{i}.flac", audio[None], 16000)
+    out, info = tmp_path / "out", model.info
+    engine = model.engine.name
+    settings = Settings(
+        str(tmp_path / "in"), None, output, 1.0, False, info.name, info.weights_hash, info.codebooks, "block", engine
+    )
+    plan = open_plan(out, settings, lambda line: None)
+    facts = RunFacts(info, info.codebooks, "block", plan.fields)
+    job = Job(str(out), output, str(folder), engine, "cpu", facts)
+    make_shard(model, job, Work(plan.shards[0], plan.name(plan.shards[0])), lambda n_rows, seconds: None)
+    write_index(plan, facts)
+    rows = list(read_rows(output, out / plan.name(plan.shards[0])))
+    items = list(TokenDataset(out, shuffle=False))
+    encoded = [model.encode(codec.read_audio(tmp_path / "in" / f"{i}.flac")[0][0]) for i in range(2)]
+    for row, item, wanted in zip(rows, items, encoded, strict=True):
+        assert wanted.condition is not None
+        assert np.array_equal(row["codes"], wanted.data)
+        assert row["condition"].dtype == np.float32
+        assert np.array_equal(row["condition"], wanted.condition)
+        assert np.array_equal(item["condition"], wanted.condition)
+    assert collate([items[0] | {"tokens": items[0]["tokens"][0]}], 0)["condition"].shape == (1, N)
+    if output == "codes":
+        kept = codec.open(out / plan.name(plan.shards[0]) / "0.codes")
+        assert np.array_equal(model.decode(kept), model.decode(encoded[0]))
+    if output == "parquet":
+        assert verify_tokens(out, model=str(folder)).misses == ()
+        (out / "index.json").write_text(json.dumps(read_index(out) | {"condition": N + 1}))
+        misses = verify_tokens(out, model=str(folder)).misses
+        assert any("no condition of 9 numbers" in check.measured for check in misses)
 
 
 def test_parts_that_do_not_agree_on_the_vector_are_refused() -> None:

@@ -106,15 +106,15 @@ def test_the_transformers_folder_gives_its_codes_and_its_audio(tmp_path: Path) -
     assert float((audio - audio_hat).abs().max()) < 1e-4
 
 
-def check_streams(original: nn.Module, model: codec.Model, n_frames: int, mode: str) -> None:
+def check_streams(original: nn.Module, model: codec.Model, n_samples: int, mode: str) -> None:
     """Codes and audio of streams: equal for any chunking, and the authors' own of the whole signal."""
-    x = speech()[..., : 48 * n_frames]
+    x, n_frames = speech()[..., :n_samples], -(-n_samples // 48)
     with torch.no_grad():
         theirs = original.quantizer.encode(original.encoder(x), 24000 // 48, 1e9).transpose(0, 1)  # type: ignore[operator, union-attr]
         audio = original.decode([(theirs, None)])[0, 0].numpy()  # type: ignore[operator]
-    generator = np.random.default_rng(n_frames)
+    generator = np.random.default_rng(n_samples)
     encoder, decoder, codes, heard = model.stream_encoder(mode=mode), model.stream_decoder(mode=mode), [], []
-    for chunk in np.split(x[0, 0].numpy(), np.sort(generator.integers(0, 48 * n_frames + 1, 9))):
+    for chunk in np.split(x[0, 0].numpy(), np.sort(generator.integers(0, n_samples + 1, 9))):
         codes.append(encoder.feed(chunk))
     codes.append(encoder.flush())
     found = np.concatenate(codes, 1)
@@ -137,7 +137,24 @@ def test_streams_wait_for_the_mirror_image_and_give_the_authors_codes_and_audio(
     model = codec.load(tmp_path / "small")
     assert (model.info.encoder_start, model.info.decoder_start, model.info.latency) == (7, 7, 7 * 48 / 24000)
     for n_frames, mode in ((1, "block"), (6, "frame"), (7, "frame"), (20, "frame"), (70, "block")):
-        check_streams(original, model, n_frames, mode)
+        check_streams(original, model, 48 * n_frames, mode)
+
+
+def test_a_last_frame_that_is_not_whole_is_the_authors_too(original: nn.Module, tmp_path: Path) -> None:
+    """Each strided convolution mirrors what it has: lengths of every rest, some shorter than the image."""
+    torch.save(original.state_dict(), tmp_path / "encodec.th")
+    converted = convert_encodec(tmp_path / "encodec.th")
+    write_folder(tmp_path / "small", "small", converted.config, converted.weights, licence="", half=False)
+    model = codec.load(tmp_path / "small")
+    assert model.info.ragged
+    rests = (1, 10, 37, 47)
+    for i, rest in enumerate(rests):
+        check_streams(original, model, 48 * (3 * i) + rest, ("frame", "block")[i % 2])
+    x = [speech()[0, 0, : 48 * 7 + rest].numpy() for rest in rests]
+    rows = model.stream_encoders(rows=len(x))
+    parts = [rows.feed(dict(enumerate(x))), rows.flush(range(len(x)))]
+    for i, one in enumerate(x):
+        assert np.array_equal(np.concatenate([part[i] for part in parts], 1), model.encode(one, mode="frame").data)
 
 
 @pytest.mark.slow
@@ -152,8 +169,8 @@ def test_convert_writes_a_folder_with_graphs_and_golden_vectors(original: nn.Mod
     model = codec.load(folder.path)
     assert model.engine.name == "onnx"
     assert model.decode(model.encode(speech()[0, 0].numpy())).shape == (12000,)
-    for n_frames in (3, 7, 250):
-        check_streams(original, model, n_frames, "frame")
+    for n_samples in (1, 47, 144, 336, 337, 350, 1000, 11999, 12000):
+        check_streams(original, model, n_samples, "frame")
     with pytest.raises(ModelError, match="something lies there"):
         convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append)
 
@@ -183,6 +200,29 @@ def test_keys_that_nothing_maps_and_keys_that_are_missing_are_errors(original: n
     torch.save(state, tmp_path / "less.th")
     with pytest.raises(ModelError, match=r"no decoder.model.15.conv.conv.bias \(1 keys missing\)"):
         convert_encodec(tmp_path / "less.th")
+
+
+def test_the_authors_model_at_48_khz_is_refused_in_one_line(original: nn.Module, tmp_path: Path) -> None:
+    model = importlib.import_module("encodec.model")
+    sizes = {"channels": 2, "norm": "time_group_norm", "causal": False, **SIZES}
+    quantizer = model.qt.ResidualVectorQuantizer(dimension=16, n_q=2, bins=64)
+    parts = model.m.SEANetEncoder(**sizes), model.m.SEANetDecoder(**sizes), quantizer
+    whole = model.EncodecModel(*parts, [24.0], 48000, 2, normalize=True, segment=1.0)
+    torch.save(whole.state_dict(), tmp_path / "encodec_48khz.th")
+    with pytest.raises(ModelError, match=r"encodec_48khz\.th: EnCodec at 48 kHz, .*; convert the one at 24 kHz"):
+        convert_encodec(tmp_path / "encodec_48khz.th")
+
+
+def test_the_transformers_folder_of_the_model_at_48_khz_is_refused_too(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="the extra interop is not installed")
+    config = transformers.EncodecConfig(
+        num_filters=4, upsampling_ratios=[4, 3, 2, 2], hidden_size=16, codebook_dim=16, codebook_size=64,
+        target_bandwidths=[24.0], audio_channels=2, normalize=True, chunk_length_s=1.0, overlap=0.01,
+        norm_type="time_group_norm", use_causal_conv=False, sampling_rate=48000,
+    )  # fmt: skip
+    transformers.EncodecModel(config).save_pretrained(tmp_path / "hf")
+    with pytest.raises(ModelError, match="hf: EnCodec at 48 kHz"):
+        convert_hf(tmp_path / "hf")
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import codec
 from codec.convert.build import convert_checkpoint
@@ -97,14 +96,14 @@ def test_a_transformers_folder_gives_the_same_codes_and_audio(original: Any, net
 
 
 @torch.no_grad()
-def check_streams(original: Any, model: codec.Model, n_frames: int, mode: str) -> None:
+def check_streams(original: Any, model: codec.Model, n_samples: int, mode: str) -> None:
     """Codes and audio of streams: equal for any chunking, and transformers' own of the whole signal."""
-    audio = speech()[..., : 96 * n_frames]
+    audio, n_frames = speech()[..., :n_samples], -(-n_samples // 96)
     theirs = original.encode(audio).audio_codes
     expected = original.decode(theirs).audio_values[0, 0].numpy()
-    generator = np.random.default_rng(n_frames)
+    generator = np.random.default_rng(n_samples)
     encoder, decoder = model.stream_encoder(mode=mode), model.stream_decoder(mode=mode)
-    chunks = np.split(audio[0, 0].numpy(), np.sort(generator.integers(0, 96 * n_frames + 1, 9)))
+    chunks = np.split(audio[0, 0].numpy(), np.sort(generator.integers(0, n_samples + 1, 9)))
     found = np.concatenate([*(encoder.feed(chunk) for chunk in chunks), encoder.flush()], 1)
     assert np.array_equal(found, model.encode(audio[0, 0].numpy(), mode=mode).data)
     assert codes_agreement(theirs[0].numpy(), found) >= 0.999
@@ -123,7 +122,17 @@ def test_streams_give_the_originals_codes_and_audio_from_the_first_frame_on(
     model = codec.load(tmp_path / "small")
     assert (model.info.encoder_start, model.info.decoder_start, model.info.latency) == (1, 1, 96 / 24000)
     for n_frames, mode in ((1, "block"), (20, "frame"), (70, "block")):
-        check_streams(original, model, n_frames, mode)
+        check_streams(original, model, 96 * n_frames, mode)
+
+
+def test_a_last_frame_that_is_not_whole_is_the_originals_too(original: Any, folder: Path, tmp_path: Path) -> None:
+    """Zeros fill what each strided convolution gets, the last step what the last one gets: not zeros in the audio."""
+    converted = convert_checkpoint(folder, "mimi")
+    write_folder(tmp_path / "small", "small", converted.config, converted.weights, licence="", half=False)
+    model = codec.load(tmp_path / "small")
+    assert model.info.ragged
+    for i, rest in enumerate((1, 60, 95)):
+        check_streams(original, model, 96 * 3 * i + rest, ("frame", "block")[i % 2])
 
 
 @torch.no_grad()
@@ -149,12 +158,13 @@ def test_convert_writes_a_folder_with_graphs_that_agree(original: Any, folder: P
     assert float(share[1]) >= 99.9
     model = codec.load(written.path)
     assert model.engine.name == "onnx"
-    check_streams(original, model, 120, "frame")
+    for n_samples in (1, 95, 97, 5000, 96 * 120 - 48, 96 * 120):
+        check_streams(original, model, n_samples, "frame")
 
 
 def test_the_recipe_has_the_published_sizes() -> None:
     """79.3 M parameters, codebooks apart: they are learnt by averages."""
-    with FakeTensorMode():
+    with torch.device("meta"):
         network = Network(read_recipe("mimi_24k").model)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(79.3e6, rel=0.01)
     info = network.info("mimi_24k", "")

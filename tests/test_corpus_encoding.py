@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from codec.api import Model
+from codec.api import Model, load
+from codec.config import ModelConfig, Part
 from codec.corpus import encoding
 from codec.corpus.check import verify_tokens
 from codec.corpus.plan import Settings, open_plan
-from codec.corpus.rows import RunFacts, choose_layout, make_row, open_layout, to_codes
+from codec.corpus.rows import Encoded, RunFacts, choose_layout, make_row, open_layout, to_codes
 from codec.corpus.run import read_index, write_index
 from codec.corpus.shard import Done, Job, Work, make_shard
 from codec.corpus.sinks import describe, open_sink, read_rows
 from codec.corpus.utterance import Place, Utterance
 from codec.errors import CodesError, CorpusError
+from codec.export.folder import write_folder
 from codec.golden import MIN_CODES
 from codec.lm.dataset import TokenDataset
+from codec.network import Network
 
 LAYOUTS = ["parallel", "frame", "codebook", "delay", "coarse:n_coarse=1", "semantic", "multirate", "depth"]
 N_CLIPS = 10
@@ -98,6 +102,30 @@ def test_a_batch_in_several_steps_gives_the_codes_of_one(tiny: Model, speech: An
         assert (one == several).mean() >= MIN_CODES
 
 
+def test_batches_put_nothing_behind_rows_of_a_ragged_encoder(tmp_path: Path, speech: Any) -> None:
+    options = {"n_filters": 2, "strides": [4, 5], "n_recurrent": 1, "padding": "mirror"}
+    config = ModelConfig(
+        Part("conv", options | {"ragged": True}),
+        Part("residual", {"n_codebooks": 2, "codebook_size": 32}),
+        Part("conv", options),
+        hop_length=20,
+        latent_dim=6,
+    )
+    torch.manual_seed(0)
+    network = Network(config)
+    with torch.no_grad():
+        for book in network.bottleneck.codebooks:
+            book.embed.copy_(0.2 * torch.randn(book.embed.shape))
+    model = load(write_folder(tmp_path / "m", "m", config, network.state_dict(), licence="", half=False).path)
+    rows = [speech[:7000], speech[:1], speech[100:2013], speech[3:1916]]
+    codes = encoding.encode_rows(model, rows, 2) + encoding.encode_rows(model, rows[2:], 2, step=0.1)
+    for row, found in zip([*rows, *rows[2:]], codes, strict=True):
+        wanted = model.encode(row).data
+        assert found.shape == wanted.shape == (2, -(-len(row) // 20))
+        assert (found == wanted).mean() >= MIN_CODES
+        assert np.array_equal(found[:, -1], wanted[:, -1])
+
+
 def test_what_is_too_long_for_a_batch_runs_alone(
     tmp_path: Path, corpus: Path, alone: Path, tiny: Model, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +141,8 @@ def test_a_model_that_looks_ahead_and_a_batch_of_nothing_are_refused(tiny: Model
     with pytest.raises(CorpusError, match="looks ahead"):
         encoding.check_batches(ahead, 2)
     encoding.check_batches(ahead, 1)
+    with pytest.raises(CorpusError, match="a vector of each whole signal"):
+        encoding.check_batches(dataclasses.replace(tiny.info, condition=8), 2)
     with pytest.raises(CorpusError, match="1 or more"):
         encoding.check_batches(tiny.info, 0)
 
@@ -127,7 +157,7 @@ def test_each_layout_is_written_and_comes_back_exactly(
     with open_sink(output, tmp_path / "shard", facts) as sink:
         for row in wanted:
             item = Utterance(row["id"], Place(row["source"]))
-            sink.append(make_row(item, row["codes"].astype(np.int64), row["num_samples"], facts))
+            sink.append(make_row(item, Encoded(row["codes"].astype(np.int64), row["num_samples"]), facts))
     said = describe(facts)
     opened = open_layout(said["layout"], said["codebook_sizes"])
     assert said["vocabulary"]["size"] == opened.ids.size

@@ -88,6 +88,7 @@ def test_rows_are_what_encode_gives_and_bad_audio_is_noted(tmp_path: Path, speec
     assert (index["complete"], index["n_rows"], index["n_failures"]) == (True, 4, 1)
 
 
+@pytest.mark.slow  # five processes; a worker that is killed is tested below
 def test_a_run_that_is_killed_goes_on_and_gives_the_same_shards(tmp_path: Path, speech: Speech, small: Model) -> None:
     source = make_corpus(tmp_path / "in", speech, 12)
     wanted = shards_alone(source, tmp_path / "whole", small)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +17,16 @@ import numpy as np
 import pytest
 
 from codec.api import Model
-from codec.corpus.rows import Row, RunFacts, make_row
+from codec.corpus.rows import Encoded, Row, RunFacts, make_row
+from codec.corpus.run import read_index
 from codec.corpus.shard import checksum_of
 from codec.corpus.sinks import file_key, make_schema, open_sink, read_rows
 from codec.corpus.utterance import Place, Utterance
 from codec.errors import CorpusError
 
+FIXTURES = Path(__file__).resolve().parent / "fixtures"
 OUTPUTS = ["parquet", "webdataset", "codes", "npy"]
-IDS = ["a", "b/c.d", "../up", "ünï/☃", "x" * 150]
+IDS = ["a", "b/c.d", "../up", "ünï/☃", "x" * 150, "音" * 80, "音" * 79 + "楽"]
 
 
 def make_facts(model: Model) -> RunFacts:
@@ -31,7 +41,7 @@ def make_rows(facts: RunFacts) -> list[Row]:
         item = Utterance(
             name, Place(f"/x/{i}.wav"), "té\nxt" if i else None, {"speaker": i} if i % 2 else {"model": [i]}
         )
-        rows.append(make_row(item, codes, codes.shape[1] * 320 - 7, facts))
+        rows.append(make_row(item, Encoded(codes, codes.shape[1] * 320 - 7), facts))
     return rows
 
 
@@ -54,7 +64,7 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path, output: str, tiny: Model
         assert (row["layout"], row["sample_rate"], row["model"]) == ("parallel", 16000, "tiny")
         assert row["weights_hash"] == tiny.info.weights_hash
         assert (row["speaker"], row["source_model"]) == (wanted.fields["speaker"], wanted.fields["source_model"])
-    assert [row["source_model"] for row in found] == ["[0]", None, "[2]", None, "[4]"]
+    assert [row["source_model"] for row in found] == ["[0]", None, "[2]", None, "[4]", None, "[6]"]
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -87,6 +97,48 @@ def test_parquet_columns_are_those_of_the_documents(tiny: Model) -> None:
         "speaker", "source_model",
     ]  # fmt: skip
     assert str(schema.field("codes").type) == "list<element: list<element: uint16>>".replace("element", "item")
+
+
+def test_a_tar_keeps_nothing_of_the_rows_that_are_written(tmp_path: Path, tiny: Model) -> None:
+    facts = make_facts(tiny)
+    rows = make_rows(facts)
+    with open_sink("webdataset", tmp_path / "shard", facts) as sink:
+        sink.append(rows[0])
+        tracemalloc.start()
+        for i in range(300):
+            sink.append(dataclasses.replace(rows[0], id=str(i)))
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert kept < 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_rows_of_a_shard(tmp_path: Path) -> None:
+    """Most of a worker's memory while `codec tokenize` makes one shard: of 900 rows what it is of 150."""
+    sizes = []
+    for count in (150, 900):
+        source, out = tmp_path / f"{count}.jsonl", tmp_path / f"out-{count}"
+        row = {"audio": str(FIXTURES / "demo.flac"), "start": 0.0, "duration": 0.1}
+        source.write_text("".join(json.dumps({"id": str(i), **row}) + "\n" for i in range(count)))
+        command = [sys.executable, "-m", "codec", "tokenize", str(source), "--out", str(out), "--workers", "1", "-q"]
+        with subprocess.Popen(command) as process:
+            most = 0.0
+            while process.poll() is None:
+                with contextlib.suppress(OSError):  # a process that ends while we look
+                    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                    most = max([most, *(peak_mib(pid) for pid in children)])
+                time.sleep(0.05)
+        assert [shard["n_rows"] for shard in read_index(out)["shards"]] == [count]
+        sizes.append(most)
+    assert sizes[0] > 50
+    assert sizes[1] - sizes[0] < 6, sizes
+
+
+def peak_mib(pid: str) -> float:
+    """The most memory that a process had."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def test_different_ids_have_different_file_names() -> None:

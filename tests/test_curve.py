@@ -27,9 +27,41 @@ def test_the_picture_is_xml_with_a_mark_and_an_interval_for_every_point() -> Non
     assert "mine <&>" in [text.text for text in root.iter(f"{SVG}text")]
 
 
+def names_in(drawn: str) -> list[tuple[str, float, float, float]]:
+    """Text, and a box around it as wide as its letters: left, right, place of the line."""
+    found = []
+    for text in ET.fromstring(drawn).iter(f"{SVG}text"):
+        if (text.get("class") or "").startswith("name"):
+            label, x, y = str(text.text), float(text.get("x", "")), float(text.get("y", ""))
+            wide = 6 * len(label)
+            left = x - {"start": 0, "middle": wide / 2, "end": wide}[text.get("text-anchor", "")]
+            found.append((label, left, left + wide, y))
+    return found
+
+
+def test_each_line_has_its_name_beside_it_in_its_colour_and_no_legend() -> None:
+    rising, flat = series("rising", (1, 1.3), (4, 3.8)), series("a long name of a codec", (1, 2.0), (4, 2.2))
+    drawn = draw([Panel("pesq", (rising, flat))])
+    names = names_in(drawn)
+    assert [name for name, *_ in names] == ["rising", "a long name of a codec"]
+    (_, left1, right1, y1), (_, left2, right2, y2) = names
+    assert abs(y1 - y2) > 12 or right1 < left2 or right2 < left1
+    assert all(left >= 0 and right <= 440 for _, left, right, _ in names)
+    assert drawn.count(">rising<") == 1
+    assert '<text class="name m1"' in drawn
+
+
+def test_where_a_name_has_no_place_beside_its_line_a_legend_has_all() -> None:
+    drawn = draw([Panel("pesq", (series("l" * 60 + "ong", (1, 2.0), (4, 2.2)), series("last", (1, 1.3), (4, 3.8))))])
+    assert [name for name, *_ in names_in(drawn)] == ["last"]
+    legend = [text.text for text in ET.fromstring(drawn).findall(f"{SVG}text")]  # outside the panel
+    assert legend == ["l" * 60 + "ong", "last"]
+    assert drawn.count("<circle") == 2 + 1  # two points, and the legend's
+
+
 def test_the_bitrate_is_logarithmic_and_better_is_higher() -> None:
     drawn = draw([Panel("pesq", (series("a", (1, 1.0), (2, 2.0), (4, 4.0)),))])
-    _, *points = [tuple(map(float, xy)) for xy in re.findall(r'<circle class="m0" cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    points = [tuple(map(float, xy)) for xy in re.findall(r'<circle class="m0" cx="([\d.]+)" cy="([\d.]+)"', drawn)]
     (x1, y1), (x2, y2), (x4, y4) = points
     assert math.isclose(x2 - x1, x4 - x2, abs_tol=0.2)
     assert math.isclose(y2 - y4, 2 * (y1 - y2), abs_tol=0.2)

@@ -132,10 +132,10 @@ def test_every_flipped_byte_is_found_and_costs_one_block() -> None:
     data = packed(whole)
     good = Reader(io.BytesIO(data), priors=[PRIOR])
     begin, third, fourth = (good.block_offset(number) for number in (0, 3, 4))
-    for at in range(begin, len(data), 29):
+    for at in range(begin, len(data), 97):
         with pytest.raises(CodesFileError):
             codesfile.read(io.BytesIO(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]), priors=[PRIOR])
-    for at in (*range(third, third + 3), *range(third + 3, fourth, 5), fourth - 1):
+    for at in (*range(third, third + 3), *range(third + 3, fourth, 13), fourth - 1):
         for flip in (0x01, 0x80, data[at]):
             bad = data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
             if bad == data:
@@ -155,7 +155,7 @@ def test_a_truncated_file_keeps_its_whole_blocks() -> None:
     whole = long_file()
     data = packed(whole)
     third = Reader(io.BytesIO(data), priors=[PRIOR]).block_offset(3)
-    for end in range(third, third + 12):
+    for end in range(third, third + 12, 2):
         for source in (io.BytesIO(data[:end]), Pipe(data[:end])):
             found = codesfile.read(source, partial=True, priors=[PRIOR])
             assert (found.codes == whole.codes[:, :60]).all()

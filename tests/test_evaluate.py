@@ -14,18 +14,12 @@ import pytest
 from codec.api import Model
 from codec.audio import write
 from codec.quality.evaluate import measured_bitrate, spread
+from support.commandline import only_line
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 
 Speech = npt.NDArray[np.float32]
 Call = Callable[..., tuple[int, str, str]]
-
-
-def only_line(text: str) -> str:
-    """The one line of stderr."""
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text.strip()
 
 
 def test_eval_prints_a_table_and_writes_the_reports(

@@ -170,6 +170,8 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "gelu": Gelu,
     "gru": lambda: Gru(8),
     "gru, stacked": lambda: Gru(8, n_layers=2, skip=True),
+    "head": lambda: Chain([Linear(8, 10), ExpandSpectrum(0.3), InverseStft(8, hop_length=2)]),
+    "head, odd half windows": lambda: Chain([Linear(8, 8), ExpandSpectrum(0.3), InverseStft(6, hop_length=2)]),
     "inverse stft": lambda: InverseStft(6, hop_length=2),
     "linear": lambda: Linear(8, 6),
     "lstm": lambda: Lstm(8),
@@ -200,6 +202,28 @@ def test_a_layer_steps_as_in_torch(make: Callable[[], Layer], tmp_path: Path) ->
     for block, found in zip(blocks, run_in_onnx(layer, blocks, tmp_path), strict=True):
         expected, state = layer.step(block, state)
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+RAGGED: dict[str, Callable[[], Layer]] = {
+    "conv": lambda: CausalConv(8, 6, kernel_size=6, stride=3, ragged=True),
+    "still conv": lambda: StillConv(8, stride=3, ragged=True),
+    "mirrored conv": lambda: MirrorConv(8, 6, kernel_size=6, stride=3, ragged=True),
+    "symmetric conv": lambda: SymmetricConv(8, 6, kernel_size=6, stride=3, ragged=True),
+    "mirrored on both sides": lambda: SymmetricMirrorConv(8, 6, kernel_size=6, stride=3, ragged=True),
+}
+
+
+@pytest.mark.parametrize("make", RAGGED.values(), ids=RAGGED)
+def test_a_last_block_may_end_within_a_group(make: Callable[[], Layer], tmp_path: Path) -> None:
+    """After whole blocks, and as the whole signal, of every length down to one step."""
+    torch.manual_seed(0)
+    layer = make().requires_grad_(False)
+    for lengths in ((6, 3, 1), (6, 9, 5), (6, 3), *((length,) for length in range(1, 9))):
+        blocks, state = [torch.randn(2, 8, length) for length in lengths], layer.init_state(2)
+        for block, found in zip(blocks, run_in_onnx(layer, blocks, tmp_path), strict=True):
+            expected, state = layer.step(block, state)
+            assert found.shape[-1] == -(-block.shape[-1] // 3)
+            np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -12,64 +12,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import codec
 from codec import hub
 from codec.api import check_same_model
-from codec.config import ModelConfig, ModelInfo, Part
 from codec.errors import ModelError
 from codec.hub import download, find_by_weights, find_model
-from codec.modelfolder import read_model, write_model
+from codec.modelfolder import read_model
+from support.hub import COMMIT, REPO, WEIGHTS, make_model, models_of
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMIT, LATER = "a" * 40, "b" * 40
-REPO = "org/small"
-WEIGHTS = "weights.safetensors"
+LATER = "b" * 40
 
 Web = Any
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def make_model(folder: Path, seed: int = 0, licence: str = "CC-BY-4.0") -> Path:
-    """A model folder with weights that no network was ever built of."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir(parents=True)
-    noise = np.random.default_rng(seed).normal(size=(300, 500)).astype(np.float16)
-    save_file({"x": noise}, folder / WEIGHTS)
-    info = ModelInfo("small", 16000, 320, 0, (8,), (1,), (1,), {"encoder": 1}, licence)
-    write_model(folder, info, ModelConfig(Part("spectral"), Part("vq"), Part("spectral")))
-    return folder
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    return make_model(tmp_path / "small")
-
-
-@pytest.fixture
-def the_hub(web: Web, small: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
-    """The hub's layout with one model, at the branch main and the tag v1."""
-    monkeypatch.setenv("HF_ENDPOINT", web.url)
-    web.serve_hub(REPO, "main", COMMIT, small)
-    web.serve_hub(REPO, "v1", COMMIT, small)
-    return web
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def models_of(home: Path) -> list[str]:
-    """All names under models/; empty where nothing is there."""
-    return sorted(path.name for path in (home / "models").glob("*"))
 
 
 # where it comes from
@@ -183,94 +148,8 @@ def test_an_odd_name_is_one_clear_error(name: str, home: Path) -> None:
 # what goes wrong
 
 
-def damaged_json(change: Callable[[dict[str, Any]], None]) -> Callable[[Web], None]:
-    def damage(web: Web) -> None:
-        data = json.loads(web.files[f"/cdn/{COMMIT}/model.json"])
-        change(data)
-        web.files[f"/cdn/{COMMIT}/model.json"] = json.dumps(data).encode()
-
-    return damage
-
-
-def other_weights(web: Web) -> None:
-    body = web.files[f"/cdn/{COMMIT}/{WEIGHTS}"]
-    web.files[f"/cdn/{COMMIT}/{WEIGHTS}"] = body[:-1] + bytes([body[-1] ^ 1])
-
-
-def truncated_weights(web: Web) -> None:
-    def fault(handler: Any, body: bytes) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body[:5000])
-
-    web.faults[f"/cdn/{COMMIT}/{WEIGHTS}"] = fault
-
-
-def a_login_page(path: str) -> Callable[[Web], None]:
-    def damage(web: Web) -> None:
-        web.files[path] = b"<!doctype html><title>Log in</title>"
-        web.headers[path] = {"Content-Type": "text/html"}
-
-    return damage
-
-
-def no_safetensors(web: Web) -> None:
-    """A pickle under the right name, and a model.json with its right hash."""
-    pickle = b"\x80\x04\x95cos\nsystem\n" * 50
-    digest = hashlib.sha256(pickle).hexdigest()
-    web.files[f"/cdn/{COMMIT}/{WEIGHTS}"] = pickle
-
-    def claim(data: dict[str, Any]) -> None:
-        data["files"][WEIGHTS] = data["info"]["weights_hash"] = digest
-
-    damaged_json(claim)(web)
-
-
-def refuse_revision(web: Web) -> None:
-    def fault(handler: Any, body: bytes) -> None:
-        handler.send_response(404)
-        handler.send_header("X-Error-Code", "RevisionNotFound")
-        handler.end_headers()
-
-    web.faults[f"/{REPO}/resolve/v1/model.json"] = fault
-
-
 def other_commit(web: Web) -> None:
     web.headers[f"/{REPO}/resolve/{COMMIT}/model.json"] = {"X-Repo-Commit": LATER}
-
-
-FAULTS: dict[str, tuple[Callable[[Web], None], str]] = {
-    "other weights of the same length": (other_weights, "wrong content: SHA-256"),
-    "truncated weights": (truncated_weights, "truncated: 5000 of"),
-    "a login page for model.json": (a_login_page(f"/cdn/{COMMIT}/model.json"), "a web page, not the file"),
-    "a login page for the weights": (a_login_page(f"/cdn/{COMMIT}/{WEIGHTS}"), "a web page, not the file"),
-    "weights that are gone": (lambda web: web.files.pop(f"/cdn/{COMMIT}/{WEIGHTS}"), "404: not found"),
-    "a pickle called safetensors": (no_safetensors, "not a safetensors file"),
-    "no JSON": (lambda web: web.files.update({f"/cdn/{COMMIT}/model.json": b"\x80\x04cos"}), "not JSON"),
-    "JSON cut": (lambda web: web.files.update({f"/cdn/{COMMIT}/model.json": b'{"format": 1'}), "cannot be read"),
-    "a huge model.json": (lambda web: web.files.update({f"/cdn/{COMMIT}/model.json": b"{" * (1 << 21)}), "too large"),
-    "a later format": (damaged_json(lambda data: data.update(format=2)), "model format 2"),
-    "an unknown key in the config": (damaged_json(lambda data: data["config"].update(code="x")), "unknown key 'code'"),
-    "a file of code": (damaged_json(lambda data: data["files"].update({"x.py": "0" * 64})), "'x.py': a model's files"),
-    "a pickle": (damaged_json(lambda data: data["files"].update({"x.pt": "0" * 64})), "'x.pt': a model's files"),
-    "a hidden file": (damaged_json(lambda data: data["files"].update({".x.json": "0" * 64})), "plain names"),
-    "a file without hash": (damaged_json(lambda data: data["files"].update({"x.onnx": ""})), "has no SHA-256"),
-    "no weights": (damaged_json(lambda data: data["files"].pop(WEIGHTS)), "weights_hash is not the SHA-256"),
-    "a missing revision": (refuse_revision, "the repository has no such revision"),
-}
-
-
-@pytest.mark.parametrize("case", FAULTS)
-def test_a_bad_download_is_one_clear_error_and_nothing_is_left(the_hub: Web, home: Path, case: str) -> None:
-    damage, reason = FAULTS[case]
-    damage(the_hub)
-    with pytest.raises(ModelError) as caught:
-        codec.load(f"hf://{REPO}@v1")
-    assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert models_of(home) == []
-    assert not list(home.glob("refs/*"))
 
 
 def test_another_commit_than_asked_for_is_refused(the_hub: Web, home: Path) -> None:

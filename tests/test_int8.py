@@ -18,7 +18,7 @@ from codec.engine import Audio, Engine, open_engine
 from codec.errors import ModelError
 from codec.export.calibrate import BLOCK, read_clips
 from codec.export.graphs import write_graphs
-from codec.export.int8 import INPUT_LEVELS, WEIGHT_LEVELS, Form, Seen, error_of, find_form
+from codec.export.int8 import INPUT_LEVELS, WEIGHT_LEVELS, WORTH_DB, Form, Seen, error_of, find_form
 from codec.golden import difference_db
 from codec.hub import find_model
 from codec.modelfolder import GRAPHS, INT8_GRAPHS, ModelFolder, read_model
@@ -122,14 +122,22 @@ def test_channels_of_one_level_share_a_scale() -> None:
     assert form.spread is None
 
 
-@pytest.mark.parametrize(("levels", "offset"), [([1.0] * 15 + [1000.0], 0.0), ([0.1] * 16, 20.0)])
-def test_channels_that_differ_get_a_spread_and_shifted_ones_a_centre(levels: list[float], offset: float) -> None:
+@pytest.mark.parametrize(
+    ("levels", "offset", "n_nodes"), [([1.0] * 15 + [1000.0], 0.0, 1), ([0.1] * 16, 20.0, 2)], ids=["differ", "shifted"]
+)
+def test_channels_that_differ_get_a_spread_and_shifted_ones_a_centre(
+    levels: list[float], offset: float, n_nodes: int
+) -> None:
     rows = seen(levels, offset)
     form = find_form(rows, after_norm=False)
-    assert form.centre is not None
+    assert form.n_nodes == n_nodes
     low, high = min(0, rows.low.min()), rows.high.max()
     plain = Form(float(high - low) / INPUT_LEVELS, round(float(-low / (high - low)) * INPUT_LEVELS))
-    assert error_of(plain, rows) > 4 * error_of(form, rows)
+    assert error_of(plain, rows) > 10 ** (WORTH_DB / 10 * n_nodes) * error_of(form, rows)
+
+
+def test_a_layer_norm_takes_in_both_for_nothing() -> None:
+    assert find_form(seen([1.0] * 16), after_norm=True).n_nodes == 2
 
 
 def test_a_calibration_is_the_golden_clip_soft_loud_low_and_high() -> None:

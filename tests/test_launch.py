@@ -1,6 +1,6 @@
 """codec.train.launch: two processes on halves of each batch train what one process trains on the whole batch.
 
-Run by torchrun with a folder, this file is one of the two processes.
+Run by torchrun with a folder, or as a task of srun without one, this file is one of the two processes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,6 +215,34 @@ def test_a_process_knows_its_rank_from_its_environment() -> None:
         read_ranks({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0"})
 
 
+def test_tasks_of_srun_train_together_only_where_they_can_find_each_other() -> None:
+    step = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
+    with pytest.raises(TrainError, match=r"srun started 4 processes .* one torchrun on each machine .*MASTER_ADDR"):
+        read_ranks(step)
+    meeting = {"MASTER_ADDR": "first", "MASTER_PORT": "29500"}
+    assert read_ranks(step | meeting) == Ranks(3, 4, 1)
+    assert read_ranks(step | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}) == Ranks(1, 2, 0)  # torchrun in it
+    assert read_ranks(step | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}) == ALONE
+    assert read_ranks({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) == ALONE  # a batch script
+
+
+@pytest.mark.slow
+def test_two_tasks_of_srun_average_what_they_found() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    tasks = []
+    for rank in ("0", "1"):
+        given = environment() | meeting | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+        tasks.append(subprocess.Popen([sys.executable, __file__], env=given, stdout=subprocess.PIPE, text=True))
+    try:
+        assert [task.communicate(timeout=120)[0].strip() for task in tasks] == ["0.5", "0.5"]
+    finally:
+        for task in tasks:
+            task.kill()
+
+
 def test_several_processes_share_no_device_but_the_processor() -> None:
     assert choose_device("cpu", Ranks(1, 2, 1)) == CPU
     with pytest.raises(TrainError, match=r"run\.device=meta: several processes cannot share it"):
@@ -221,7 +250,11 @@ def test_several_processes_share_no_device_but_the_processor() -> None:
 
 
 if __name__ == "__main__":
-    ranks, folder = read_ranks(os.environ), Path(sys.argv[1])
+    ranks = read_ranks(os.environ)
     with joined(ranks, CPU):
+        if len(sys.argv) == 1:
+            sys.stdout.write(str(average_values({"rank": torch.tensor(float(ranks.rank))})["rank"].item()))
+            sys.exit()
+        folder = Path(sys.argv[1])
         found = {f"{case}/{name}": x for case in CASES for name, x in train(case, ranks, folder / "cache").items()}
         save_file(found, folder / f"{ranks.rank}.safetensors")

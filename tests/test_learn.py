@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 both_ways = pytest.mark.parametrize("learn", ["ema", "gradient"])
+in_turn = pytest.mark.parametrize(("kind", "learn"), list(zip(KINDS, ["ema", "gradient"] * 2, strict=True)))
 QUICK = LearnConfig(start_step=0, pool=200, revive_every=1_000_000)
 BATCH, FRAMES, DIM = 4, 25, 12
 
@@ -63,8 +64,7 @@ def started(kind: str, learn: str = "ema", config: LearnConfig = QUICK, size: in
 # --- start
 
 
-@kinds
-@both_ways
+@in_turn
 def test_stages_start_one_after_another_from_the_true_residual(kind: str, learn: str) -> None:
     """Each from vectors of many batches, coded by the stages before it."""
     config = LearnConfig(start_step=3, pool=250, iterations=5)
@@ -166,8 +166,7 @@ def kill(learner: Learner, rows: list[int]) -> None:
         averages.embed_avg[rows] = 1e-3
 
 
-@kinds
-@both_ways
+@in_turn
 def test_dead_entries_revive_and_stay_alive(kind: str, learn: str) -> None:
     """Entry, average and count are reset together: resetting the entry alone is undone by the next average."""
     config = LearnConfig(start_step=0, pool=200, revive_every=7)
@@ -288,8 +287,7 @@ def tensors_of(learner: Learner) -> Iterator[Tensor]:
         yield from averages.tensors().values()
 
 
-@kinds
-@both_ways
+@in_turn
 def test_a_resume_goes_on_identically(kind: str, learn: str) -> None:
     """From while the first pool fills, a later one, and after a revival."""
     config = LearnConfig(start_step=0, pool=250, revive_every=4)
@@ -321,8 +319,7 @@ def test_the_layout_of_a_checkpoint_stays() -> None:
     assert [[x.shape for x in pool] for pool in state["pools"]] == [[(100, 6)]] * 2 + [[]] * 4
 
 
-@kinds
-@both_ways
+@in_turn
 def test_a_warm_start_uses_entries_that_exist(kind: str, learn: str) -> None:
     taught, step = started(kind, learn)
     learner = Learner(make(kind, learn), QUICK)
@@ -349,7 +346,7 @@ def clusters(n: int, centres: Tensor, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "kind", ["vq", "grouped", *(pytest.param(x, marks=pytest.mark.slow) for x in ("residual", "masked"))]
+    "kind", ["vq", *(pytest.param(x, marks=pytest.mark.slow) for x in ("residual", "grouped", "masked"))]
 )
 @both_ways
 def test_codebooks_learn_clusters(kind: str, learn: str) -> None:

@@ -23,6 +23,7 @@ from codec.export.runtime import compare
 from codec.export.speech import read_speech
 from codec.network import Network
 from codec.nn.esc import EscConfig
+from codec.nn.swin import SwinBlock
 from codec.train.config import Recipe, read_recipe
 from codec.train.data import Batch
 from codec.train.dryrun import dry_run
@@ -31,7 +32,7 @@ from codec.train.trainer import Trainer
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 # Of causal and of symmetric layers; the others are slow tests.
-QUICK = ("tiny", "encodec_24k", "snac_24k")
+QUICK = ("tiny", "snac_24k")
 STEPS = 10
 # Options by which a kind becomes small; the others keep what the recipe says.
 SMALL: dict[str, dict[str, Any]] = {
@@ -149,7 +150,7 @@ def test_a_recipe_opens_with_its_command_source_licence_and_differences(name: st
 
 @functools.cache
 def build(name: str) -> Any:
-    with FakeTensorMode():
+    with torch.device("meta"):
         recipe = read_recipe(name)
         return Network(recipe.model).info(name, recipe.licence)
 
@@ -189,6 +190,14 @@ def test_a_dry_run_counts_what_can_be_counted_by_hand() -> None:
     fixed = 20 * sum(p.numel() for p in Network(recipe.model).parameters())
     assert larger.memory - fixed == 2 * (cost.memory - fixed)
     assert larger.gmacs == cost.gmacs > 50 * 4 * 64 * 16 / 1e9
+
+
+def test_passes_of_shapes_and_of_numbers_follow_each_other_in_one_process() -> None:
+    """ESC's attention once kept a mask of the one for the other: a dry run after a step failed, and a step after it."""
+    for _ in range(2):
+        with FakeTensorMode():
+            assert SwinBlock(4, 2, shift=2)(torch.empty(1, 8, 6, 4)).shape == (1, 8, 6, 4)
+        assert SwinBlock(4, 2, shift=2)(torch.ones(1, 8, 6, 4)).isfinite().all()
 
 
 @pytest.mark.slow

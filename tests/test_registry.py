@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+import codec
+from codec.convert.build import CONVERTERS
 from codec.errors import ModelError
-from codec.hub import list_models
+from codec.hub import is_here, list_models
 from codec.hub.modelsource import parse_source
 from codec.hub.registry import IN_PACKAGE, PACKAGED, known_models, read_registry
 
@@ -25,7 +27,23 @@ def test_every_model_of_the_package_is_listed_and_every_listed_one_is_there() ->
 
 def test_every_other_listed_model_has_an_address_that_is_one() -> None:
     for entry in read_registry(PACKAGED):
-        assert entry.source == IN_PACKAGE or parse_source(entry.address).sha256 == entry.sha256
+        assert entry.by_hand or entry.source == IN_PACKAGE or parse_source(entry.address).sha256 == entry.sha256
+
+
+def test_every_published_system_that_converts_is_listed() -> None:
+    systems = {entry.system for entry in read_registry(PACKAGED)}
+    assert systems == {"codec", "hf", *CONVERTERS} - {"mimi"}  # Mimi is listed as what it is, a transformers folder
+
+
+def test_what_only_a_browser_gets_says_where_and_what_then(home: Path) -> None:
+    entries = [entry for entry in known_models().values() if entry.by_hand]
+    assert {entry.system for entry in entries} == {"esc", "languagecodec"}
+    for entry in entries:
+        assert not is_here(entry)
+        with pytest.raises(ModelError) as caught:
+            codec.load(entry.name)
+        assert f"save it from {entry.source} with a browser" in str(caught.value)
+        assert str(caught.value).endswith(f"`codec convert FILE FOLDER --from {entry.system}`")
 
 
 def test_an_own_registry_adds_names_and_changes_none(tmp_path: Path) -> None:
@@ -56,6 +74,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "seven digits of a hash": (
         {"name": "x", "source": "hf://a/b", "system": "dac", "files": {"w.pth": "1234567"}},
         "not 8 to 64 hexadecimal digits",
+    ),
+    "a page, but no system": ({"name": "x", "source": "https://a/b", "by_hand": True}, "by_hand goes with"),
+    "a hub by hand": ({"name": "x", "source": "hf://a/b", "system": "esc", "by_hand": True}, "by_hand goes with"),
+    "files by hand": (
+        {"name": "x", "source": "https://a/b", "system": "esc", "by_hand": True, "files": {"w.pth": None}},
+        "files are listed",
     ),
     "settings alone": (
         {"name": "x", "source": "hf://a/b", "system": "snac", "files": {"config.json": None}},

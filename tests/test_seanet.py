@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.layers import Layer
-from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, seanet_decoder, seanet_encoder
+from codec.nn.mirror import mirror_conv
+from codec.nn.seanet import CONVS, SeanetDecoderConfig, SeanetEncoderConfig, seanet_decoder, seanet_encoder
 
 
 def encodec_seanet(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
@@ -44,6 +45,39 @@ def test_the_conv_family_is_encodecs_but_for_the_zeros_at_the_start(monkeypatch:
             assert ours_p.shape == theirs_p.shape
             ours_p.data.copy_(theirs_p.data)
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("causal", "padding"), CONVS)
+def test_a_ragged_end_is_encodecs_at_every_length(monkeypatch: pytest.MonkeyPatch, causal: bool, padding: str) -> None:
+    """In one step, and where it is causal in several of whole frames before the ragged one."""
+    seanet = encodec_seanet(monkeypatch)
+    theirs = seanet.SEANetEncoder(
+        dimension=6, n_filters=4, n_residual_layers=1, ratios=[3, 5], norm="none", causal=causal,
+        pad_mode={"zeros": "constant", "mirror": "reflect"}[padding],
+    )  # fmt: skip
+    options = SeanetEncoderConfig(n_filters=4, strides=(5, 3), causal=causal, padding=padding, ragged=True)
+    ours = seanet_encoder(options, 6, hop_length=15)
+    assert ours.ragged
+    for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True):
+        ours_p.data.copy_(theirs_p.data)
+    for n_samples in (*range(1, 17), 29, 31, 59, 73, 90):
+        x = torch.randn(2, 1, n_samples)
+        expected = theirs(x)
+        assert torch.allclose(ours(x), expected, atol=1e-5), n_samples
+        first = max(ours.start, 15)
+        if causal and n_samples > first:
+            head, state = ours.step(x[..., :first], ours.init_state(2))
+            middle = (n_samples - 1) // 15 * 15
+            body, state = ours.step(x[..., first:middle], state) if middle > first else (head[..., :0], state)
+            tail, _ = ours.step(x[..., max(first, middle) :], state)
+            assert torch.allclose(torch.cat((head, body, tail), -1), expected, atol=1e-5), n_samples
+
+
+def test_a_stride_that_looks_back_too_little_cannot_mirror_a_ragged_end() -> None:
+    with pytest.raises(ConfigError, match="a stride of 4 needs a kernel that spans 7"):
+        mirror_conv(2, 2, kernel_size=6, stride=4, ragged=True)
+    assert mirror_conv(2, 2, kernel_size=7, stride=4, ragged=True).ragged
 
 
 def test_strides_must_multiply_to_the_hop() -> None:

@@ -37,12 +37,14 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "encoder": (SIZES | {"norm": "layer"}, CAUSAL),
     "decoder": (CAUSAL, SIZES),
     "mirror": (MIRROR, MIRROR),
+    "ragged": (MIRROR | {"ragged": True}, MIRROR),
+    "ragged ahead": (SIZES | {"padding": "mirror", "ragged": True}, SIZES),
     "mirror at the end": (CAUSAL, MIRROR | {"kernel_size": 9}),
     "time norm": (SIZES | {"norm": "time"}, SIZES),
     "recurrent": (CAUSAL, SIZES | {"n_recurrent": 1}),
 }
-AHEAD = ["both", "encoder", "decoder", "onnx"]
-STARTS = {"mirror": 7, "mirror at the end": 9, "mirror, onnx": 7}  # frames of the first step
+AHEAD = ["both", "encoder", "decoder", "ragged ahead", "onnx"]
+STARTS = {"mirror": 7, "mirror at the end": 9, "ragged": 7, "ragged, onnx": 7}  # frames of the first step
 STREAMING = [*AHEAD, *STARTS]
 MODES = ["frame", "block"]
 
@@ -77,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(folder: Path) -> dict[str, Model]:
     found = {name: load(write(folder / name, name), engine="torch") for name in PARTS}
-    for name, parts in (("onnx", "both"), ("mirror, onnx", "mirror")):
+    for name, parts in (("onnx", "both"), ("ragged, onnx", "ragged")):
         write_graphs(write(folder / name, parts))
         found[name] = load(folder / name, engine="onnx")
     return found
@@ -96,8 +98,8 @@ def stream(coder: Any, chunks: Sequence[Array]) -> Array:
 
 
 def whole_codes(model: Model, audio: Array) -> Array:
-    """One pass of the engine over the whole signal, filled with zeros to whole frames."""
-    x = np.pad(audio, (0, -len(audio) % HOP))[None, None]
+    """One pass of the engine over the whole signal, filled with zeros to whole frames where the encoder does not."""
+    x = np.pad(audio, (0, 0 if model.info.ragged else -len(audio) % HOP))[None, None]
     engine = model.engine
     codes: Array = engine.encode_step(x, engine.init_encoder(1), 2)[0][0]
     return codes
@@ -199,7 +201,7 @@ def test_the_latency_of_a_mirror_image_is_measured_by_an_impulse(
     """The last input that changes the first sample is the one that the stream waits for; later frames wait for none."""
     model, n_first = models[name], STARTS[name] * HOP
     assert round(model.info.latency * model.info.sample_rate) == n_first
-    engine = models["mirror" if name == "mirror, onnx" else name].engine
+    engine = models[name.partition(",")[0]].engine
     assert isinstance(engine, TorchEngine)
     x = torch.from_numpy(speech[16000:20000].copy())[None, None].requires_grad_()
     engine.network.decoder(engine.network.encoder(x))[..., 0].square().sum().backward()

@@ -212,7 +212,10 @@ def test_codebook_major_cut_early_still_gives_its_whole_codebooks() -> None:
     [
         ("spiral", {}, "layout 'spiral': known are parallel"),
         ("delay", {"delays": (1,)}, "expected 2 numbers"),
-        ("delay", {"lag": 1}, "unexpected keyword argument 'lag'"),
+        ("delay", {"lag": 1}, "layout delay: no option lag; it has delays"),
+        ("semantic", {"n": 1}, "layout semantic: no option n; it has n_semantic, n_coarse"),
+        ("frame", {"n": 1}, "layout frame: no option n; it has none"),
+        ("coarse", {"n_coarse": "x"}, "layout coarse: options {'n_coarse': 'x'}"),
         ("coarse", {"n_coarse": 3}, "must add up to 2 codebooks"),
         ("depth", {"n_groups": 5}, "cannot be shared out equally"),
         ("multirate", {"divisors": (2, 2)}, "the least of them 1"),
@@ -229,6 +232,46 @@ def test_wrong_shapes_are_refused() -> None:
         layout.restore(np.zeros((3, 5), np.int64))
     with pytest.raises(CodesError, match=r"expected \(..., 2, frames\)"):
         layout.arrange(np.zeros((3, 5), np.int64))
+
+
+@QUICK
+@given(items(batch=2), st.sampled_from(["int16", "int32"]), st.booleans())
+def test_narrow_codes_give_narrow_tokens_of_the_same_value(item: tuple[Layout, Array], name: str, wrap: bool) -> None:
+    layout, codes = item
+    wanted = layout.arrange(codes, wrap=wrap)
+    for kind in (np.asarray, torch.from_numpy):
+        tokens = layout.arrange(kind(codes.astype(name)), wrap=wrap)
+        assert str(tokens.dtype).removeprefix("torch.") == name
+        assert np.array_equal(np.asarray(tokens), wanted)
+        for back, code in zip(layout.restore(tokens), codes, strict=True):
+            assert str(back.codes.dtype).removeprefix("torch.") == name
+            assert np.array_equal(np.asarray(back.codes), code)
+        cut = layout.restore(tokens[0][: tokens.shape[1] // 2] if tokens.ndim == 2 else tokens[0], strict=False)
+        assert str(cut.codes.dtype).removeprefix("torch.") == name
+
+
+def test_codes_are_widened_where_their_type_does_not_hold_the_vocabulary() -> None:
+    codes = np.full((8, 3), 1023, np.int16)
+    for first, wanted in ((32768 - 8 * 1024 - 6, np.int16), (32768 - 8 * 1024 - 5, np.int64), (2**31, np.int64)):
+        layout = make_layout("frame", TokenIds((1024,) * 8, first))
+        tokens = layout.arrange(codes, wrap=True)
+        assert tokens.dtype == wanted
+        assert tokens.max() == layout.ids.size - 1
+        assert np.array_equal(layout.restore(tokens).codes, codes)
+    assert make_layout("frame", TokenIds((1024,) * 8)).arrange(codes.astype(np.uint16)).dtype == np.int64
+
+
+@QUICK
+@given(layouts(), st.integers(0, 2**32))
+def test_any_narrow_tokens_are_taken_as_the_same_wide_ones(layout: Layout, seed: int) -> None:
+    """Differences that pass the ends of 16 bits included."""
+    rng = np.random.default_rng(seed)
+    shape = [12 if n - len(layout.step) == layout.axis else size for n, size in enumerate(layout.step)]
+    edges = [-32768, -1, 0, 32767, *layout.ids.specials.values(), *layout.ids.offsets]
+    tokens = rng.choice(np.array(edges, np.int16), shape)
+    narrow, wide = (layout.restore(tokens.astype(name), strict=False) for name in ("int16", "int64"))
+    assert np.array_equal(narrow.codes, wide.codes)
+    assert (narrow.n_incomplete, narrow.n_dropped, narrow.stopped) == (wide.n_incomplete, wide.n_dropped, wide.stopped)
 
 
 def test_layouts_do_not_import_torch() -> None:

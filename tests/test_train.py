@@ -29,6 +29,7 @@ CPU = torch.device("cpu")
 SMALL = FIXTURES / "small.yaml"
 SPEECH = f"data={FIXTURES}/librispeech_4267_287369-0000.flac,{FIXTURES}/rhasspy_nathalie_03.flac"
 ADVERSARY = ("adversary.start_step=2",)
+BALANCED = ("loss.balance=true", *ADVERSARY)
 
 
 def small(*overrides: str) -> Recipe:
@@ -90,7 +91,11 @@ def test_the_tiny_recipe_learns_in_about_a_minute(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [(), pytest.param(ADVERSARY, marks=pytest.mark.slow), ("loss.balance=true", *ADVERSARY)],
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(ADVERSARY, marks=pytest.mark.slow),
+        BALANCED,  # has all that the others have
+    ],
     ids=["plain", "adversary", "adversary, balanced"],
 )
 def test_a_run_in_parts_is_the_run_in_one(tmp_path: Path, extra: tuple[str, ...]) -> None:
@@ -197,17 +202,15 @@ def steps(trainer: Trainer, count: int) -> list[StepReport]:
     return [trainer.run_step(batch(trainer.recipe, trainer.step)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("extra", [(), ADVERSARY])
-def test_steps_that_do_not_wait_for_the_device_are_the_same_steps(extra: tuple[str, ...]) -> None:
-    waiting, running = (Trainer(small(*extra), CPU, deferred=deferred) for deferred in (False, True))
+def test_steps_that_do_not_wait_for_the_device_are_the_same_steps() -> None:
+    waiting, running = (Trainer(small(*ADVERSARY), CPU, deferred=deferred) for deferred in (False, True))
     assert [float(r.grad_norm) for r in steps(waiting, 8)] == [float(r.grad_norm) for r in steps(running, 8)]
     assert waiting.learner.n_started == 2
     a, b = (checkpoint.flatten(trainer.state_dict())[0] for trainer in (waiting, running))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("deferred", [False, True])
-@pytest.mark.parametrize("extra", [(), ("loss.balance=true", *ADVERSARY)])
+@pytest.mark.parametrize(("extra", "deferred"), [((), True), (BALANCED, False), (BALANCED, True)])
 def test_a_step_that_is_not_finite_is_skipped_and_counted(extra: tuple[str, ...], deferred: bool) -> None:
     trainer = Trainer(small(*extra), CPU, deferred=deferred)
     steps(trainer, 8)

@@ -147,7 +147,7 @@ def test_damaged_golden_vectors_that_model_json_does_not_know_are_a_miss(folder:
     assert "damaged" in misses(verify_model(folder))["golden vectors"]
 
 
-def test_other_weights_miss_the_golden_vectors_and_the_graphs(folder: Path) -> None:
+def test_other_weights_miss_the_golden_vectors_and_the_graphs(folder: Path, onnx_only: None) -> None:
     weights = load_file(folder / WEIGHTS)
     changed = {name: (x * 1.01).astype(x.dtype) for name, x in weights.items()}
     save_file(changed, folder / WEIGHTS, metadata={"format": "pt"})  # the graphs point to places in this file
@@ -287,6 +287,7 @@ def test_without_torch_it_says_that_the_engine_is_not_installed(released: Path) 
     assert not any(name.startswith("chunks, torch") for name in rows)
 
 
+@pytest.mark.slow  # of the tiny model: the test above
 def test_the_embedded_model_passes_without_torch() -> None:
     assert without_torch("default_16k")["passed"]
 

@@ -51,6 +51,18 @@ class Adversary:
             self.discriminators = Discriminators(config).to(device)
         self.optimizer = make_adamw(self.discriminators, rate=config.rate, betas=config.betas, weight_decay=0.0)
 
+    def hear(self, audio: Tensor, audio_hat: Tensor, step: int, sample_rate: int) -> tuple[Tensor, Tensor]:
+        """Of recordings and reconstructions (B, T) what it hears: `crop` seconds at one random place, that of the step.
+
+        Most of a step's time is the adversary's on a CPU; a third of the sound tells it as much about the codec.
+        """
+        length = round(self.config.crop * sample_rate)
+        if not 0 < length < audio.shape[-1]:
+            return audio, audio_hat
+        generator = torch.Generator().manual_seed(step)
+        at = int(torch.randint(audio.shape[-1] - length + 1, (), generator=generator))
+        return audio[:, at : at + length], audio_hat[:, at : at + length]
+
     def learn(self, audio: Tensor, audio_hat: Tensor, *, rate: float) -> Tensor:
         """One update of the discriminators; a gradient that is not finite is left out.
 

@@ -136,6 +136,7 @@ class AdversaryConfig:
     rate: float = 3e-4
     betas: tuple[float, float] = (0.8, 0.99)  # little memory: the generator changes under it (HiFi-GAN, section 3)
     every: int = 1  # steps between updates of the discriminators
+    crop: float = 0.0  # seconds of each crop, at a random place, that the discriminators hear; 0 is all of it
     warmup: int = 500  # steps in which their weight in the generator's loss grows
 
     def __post_init__(self) -> None:
@@ -157,6 +158,8 @@ class AdversaryConfig:
             raise ConfigError(f"adversary.edges: expected rising shares from 0 to 1, found {list(edges)}")
         if self.every < 1 or self.channels < 1:
             raise ConfigError("adversary.every, adversary.channels: at least 1")
+        if self.crop < 0:
+            raise ConfigError(f"adversary.crop: at least 0 seconds, found {self.crop}")
 
 
 @dataclass(frozen=True)

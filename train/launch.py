@@ -1,8 +1,8 @@
 """Processes that train one run together: which one this is, where it works, what they share.
 
-`torchrun` starts the same command several times and tells each process in its environment which one it is. Each takes
-its rows of every batch, and gradients are averaged, so that the weights of all stay equal to the bit. A process alone
-does nothing of this.
+`torchrun`, or SLURM's `srun`, starts the same command several times and tells each process in its environment which
+one it is. Each takes its rows of every batch, and gradients are averaged, so that the weights of all stay equal to the
+bit. A process alone does nothing of this.
 
 >>> Ranks().rows(8), Ranks(rank=1, count=4).rows(8)
 (slice(0, 8, None), slice(2, 4, None))
@@ -24,6 +24,12 @@ from codec.errors import CodecError, ConfigError, TrainError
 from codec.quantize.ranks import count_ranks, sum_over_ranks
 
 Made = TypeVar("Made")
+
+# Where they stand in the environment: rank, count, local. A batch script has SLURM_NTASKS too, but is one process: only
+# srun sets the count of its step. Source: srun's manual, "Output environment variables".
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where they find each other; torchrun sets them
 
 # Rank 0 decodes the speech while the others wait, for hours where there is much. torchrun sees at once that one died.
 PATIENCE = timedelta(hours=12)
@@ -63,22 +69,28 @@ ALONE = Ranks()
 
 
 def read_ranks(environment: Mapping[str, str]) -> Ranks:
-    """Which process this is, by what `torchrun` says.
+    """Which process this is, by what `torchrun` says, or SLURM's `srun` where processes know how to find each other.
 
     Raises:
-        TrainError: words that are no numbers.
+        TrainError: words that are no numbers; several processes of `srun` that would each train the run alone.
 
     >>> read_ranks({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"})
     Ranks(rank=3, count=4, local=1)
     """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if any(name not in environment for name in names):
-        return ALONE
-    try:
-        rank, count, local = (int(environment[name]) for name in names)
-    except ValueError:
-        raise TrainError("RANK, WORLD_SIZE, LOCAL_RANK: not numbers; start with torchrun, or unset them") from None
-    return Ranks(rank, count, local)
+    for names in (TORCHRUN, SRUN):
+        if any(name not in environment for name in names):
+            continue
+        try:
+            rank, count, local = (int(environment[name]) for name in names)
+        except ValueError:
+            raise TrainError(f"{', '.join(names)}: not numbers; start with torchrun, or unset them") from None
+        if names is SRUN and count > 1 and any(name not in environment for name in MEETING):
+            raise TrainError(
+                f"srun started {count} processes that do not know of each other: each would train the whole run; start "
+                "one torchrun on each machine (docs/scale.md), or set MASTER_ADDR to the first one and MASTER_PORT"
+            )
+        return Ranks(rank, count, local)
+    return ALONE
 
 
 @contextlib.contextmanager
@@ -97,7 +109,13 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     # What layers draw while they learn (noise, dropped rows) shall not be the same for the rows of every process.
     torch.manual_seed(torch.initial_seed() + ranks.rank)
     try:
-        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE, device_id=device if on_cuda else None)
+        dist.init_process_group(
+            "nccl" if on_cuda else "gloo",
+            timeout=PATIENCE,
+            rank=ranks.rank,
+            world_size=ranks.count,
+            device_id=device if on_cuda else None,
+        )
         yield
         dist.barrier()  # nobody leaves while rank 0 still writes
     except RuntimeError as error:

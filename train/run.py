@@ -41,7 +41,8 @@ RECIPE, BEST, DATA = "recipe.yaml", "best.safetensors", "data"
 def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
     """Train a recipe in its run folder, from the newest checkpoint there if there is one.
 
-    Where `torchrun` started this process, it is one of several that train together; the first one speaks and writes.
+    Where `torchrun` or `srun` started this process, it may be one of several that train together; the first one speaks
+    and writes.
 
     Args:
         recipe: `recipe.run.path` is the folder, `recipe.data.path` the speech; without it, what came with the run.

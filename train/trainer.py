@@ -167,9 +167,10 @@ class Trainer:
             return self.weights, {}
         if self.adversary is None:
             self.adversary = self.make_adversary()
+        heard = self.adversary.hear(passed.audio, passed.audio_hat, self.step, self.recipe.model.sample_rate)
         if (self.step - self.adversary.begin) % config.every == 0:
-            self.adversary.learn(passed.audio, passed.audio_hat, rate=config.rate * share)
-        values |= self.adversary.terms(passed.audio, passed.audio_hat)
+            self.adversary.learn(*heard, rate=config.rate * share)
+        values |= self.adversary.terms(*heard)
         ramp = self.adversary.ramp(self.step)
         extra = {} if self.adversary.last is None else {"discriminator": self.adversary.last}
         return self.weights | {k: self.weights[k] * ramp for k in ("adversarial", "feature_matching")}, extra
@@ -343,12 +344,19 @@ def _pairs(learner: Learner) -> Any:
 
 def _check_crop(recipe: Recipe, delay: int) -> None:
     """Refuse a crop that is shorter than the longest window of losses and discriminators."""
+    rate, hop = recipe.model.sample_rate, recipe.model.hop_length
     windows: tuple[int, ...] = recipe.mels.windows or losses.MEL_WINDOWS
-    if recipe.adversary.start_step >= 0 and {"stft", "band"} & set(recipe.adversary.kinds):
-        windows += recipe.adversary.windows
-    length = round(recipe.data.crop * recipe.model.sample_rate / recipe.model.hop_length) * recipe.model.hop_length
-    if length - delay < max(windows):
-        needed = (max(windows) + delay + recipe.model.hop_length) / recipe.model.sample_rate
+    seen = recipe.adversary.windows if {"stft", "band"} & set(recipe.adversary.kinds) else (1,)
+    if recipe.adversary.start_step >= 0:
+        windows += seen
+    length = round(recipe.data.crop * rate / hop) * hop - delay
+    if length < max(windows):
+        needed = (max(windows) + delay + hop) / rate
         raise ConfigError(
             f"data.crop: {recipe.data.crop} s is shorter than the longest window; at least {needed:.2f} s"
+        )
+    if 0 < round(recipe.adversary.crop * rate) < max(seen):
+        raise ConfigError(
+            f"adversary.crop: {recipe.adversary.crop} s is shorter than the longest of adversary.windows; "
+            f"at least {max(seen) / rate:.2f} s, or 0 for the whole crop"
         )

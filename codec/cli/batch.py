@@ -44,17 +44,27 @@ class Job:
         return sys.stdout.buffer if self.target is None else self.target
 
 
+def split(paths: Sequence[str]) -> tuple[list[str], str | None]:
+    """Sources and target of a command line, as `cp` has them: of several names the last is the target.
+
+    >>> split(["a.wav", "b.wav", "codes/"]), split(["a.wav"])
+    ((['a.wav', 'b.wav'], 'codes/'), (['a.wav'], None))
+    """
+    return (list(paths[:-1]), paths[-1]) if len(paths) > 1 else (list(paths), None)
+
+
 def plan(sources: Sequence[str], target: str | None, *, suffixes: Sequence[str], new_suffix: str) -> list[Job]:
     """Which file becomes which.
 
     Args:
         sources: files, folders (searched for `suffixes`), glob patterns, or `-`.
         target: a file, a folder, `-`, or None for beside the source.
-        suffixes: of files that a folder is searched for.
+        suffixes: of files that a folder is searched for; a target is not called so.
         new_suffix: of the targets.
 
     Raises:
-        typer.BadParameter: two sources for one target, a source that would be its own target, or no source.
+        typer.BadParameter: two sources for one target, a source that would be its own target, a target that is named as
+            a source is, or no source.
     """
     if "" in sources or target == "":
         raise typer.BadParameter("an empty name; give a file, a folder or -")
@@ -62,17 +72,27 @@ def plan(sources: Sequence[str], target: str | None, *, suffixes: Sequence[str],
     if not found:
         raise typer.BadParameter(f"{' '.join(sources)}: no file ending in {', '.join(suffixes)} there")
     many = len(found) > 1 or any(_is_many(source) for source in sources)
-    if many and target is not None and (target == PIPE or (Path(target).exists() and not Path(target).is_dir())):
-        raise typer.BadParameter(f"{target}: {len(found)} files need a folder as target")
     to_folder = target is not None and target != PIPE and (many or target.endswith("/") or Path(target).is_dir())
     jobs = [Job(path, _target(path, base, target, new_suffix, to_folder), to_folder) for path, base in found]
     _check_targets(jobs)
+    _check_target(target, len(found) if many else 0, suffixes, new_suffix)
     return jobs
 
 
 def _is_many(source: str) -> bool:
     """Whether a source can stand for several files: a folder, or a glob pattern."""
     return source != PIPE and (Path(source).is_dir() or (not Path(source).exists() and glob.has_magic(source)))
+
+
+def _check_target(target: str | None, n_many: int, suffixes: Sequence[str], new_suffix: str) -> None:
+    """Refuse a file for many files, and a recording that a shell's `*.wav` put at the target's place."""
+    if target is None or Path(target).is_dir():
+        return
+    suffix = Path(target).suffix.lower()
+    if n_many and (target == PIPE or Path(target).exists() or suffix in (*suffixes, new_suffix)):
+        raise typer.BadParameter(f"{target}: {n_many} files need a folder as target; name it last")
+    if suffix in suffixes:
+        raise typer.BadParameter(f"{target}: is named like a source; name a {new_suffix} file or a folder as target")
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:

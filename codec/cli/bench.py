@@ -24,7 +24,7 @@ def bench(
     cold: Annotated[bool, typer.Option(help="Also start the command line, for its time and memory.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
-    """Measure a model with each engine here: offline, one frame, many streams, cold start, memory. One thread."""
+    """Measure a model's speed and memory on this machine. Each engine: offline, one frame, many streams, cold start."""
     # Before torch is imported; a figure per core needs one thread. Set it to another number to measure that.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from codec.bench import bench_model  # numpy and the engines: not for --help

@@ -61,7 +61,7 @@ def compare(
     device: DeviceOption = "cpu",
     quiet: QuietOption = False,
 ) -> None:
-    """Race models against each other, Opus, Codec2 and Lyra: true bitrate, quality with intervals, speed, latency."""
+    """Race models against each other, Opus, Codec2 and Lyra. True bitrate, quality with intervals, speed, latency."""
     files = find_files(data)
     judges = choose_metrics(metrics)
     from codec.quality import compare as comparison

@@ -19,7 +19,7 @@ def convert(
         bool, typer.Option(help="Write ONNX graphs and golden vectors too, where there is a form.")
     ] = True,
 ) -> None:
-    """Turn published weights into a model of this package; nothing in the checkpoint is executed."""
+    """Turn published weights into a model of this package. Nothing in the checkpoint is executed."""
     try:
         from codec.convert.run import convert as run  # torch: not for --help
     except ModuleNotFoundError as error:

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
-from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs
+from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs, split
 from codec.cli.options import DeviceOption, EngineChoice, EngineOption, OverwriteOption, QuietOption
 
 
 def decode(
-    source: Annotated[str, typer.Argument(help=".codes file, folder, glob pattern, or - for stdin.")],
-    target: Annotated[str | None, typer.Argument(help=".wav, .flac, .ogg, .opus or .mp3 file, folder, or -.")] = None,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help=".codes files, folders, patterns, or - for stdin. The last of several is the target: a .wav, .flac, "
+            ".ogg, .opus or .mp3 file, a folder, or - for stdout.",
+        ),
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Where the file's model lies.")] = None,
     sample_rate: Annotated[int | None, typer.Option(help="Hz; the model's when left out.")] = None,
     start: Annotated[float, typer.Option(help="Decode from this second on.")] = 0.0,
@@ -23,8 +29,8 @@ def decode(
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Decode .codes files to audio; of a damaged file the good part, with exit code 3."""
-    jobs = plan([source], target, suffixes=(".codes",), new_suffix=".wav")
+    """Decode .codes files to audio. Of a damaged file the good part, with exit code 3."""
+    jobs = plan(*split(paths), suffixes=(".codes",), new_suffix=".wav")
     from codec.hub import find_model
     from codec.transcode import DecodeOptions, decode_file, open_named_model  # not for --help
 

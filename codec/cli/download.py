@@ -12,7 +12,7 @@ def download(
         list[str], typer.Argument(metavar="NAME...", help="A known name, hf://org/repo@revision or https://...")
     ],
 ) -> None:
-    """Download models; of what is here, ask whether it has changed and mend what is damaged. Prints the folders."""
+    """Download models. Of what is here, ask whether it has changed and mend what is damaged. Prints the folders."""
     from codec.hub import download as bring  # not for --help
 
     for name in names:

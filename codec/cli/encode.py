@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from codec.cli.batch import AUDIO_SUFFIXES, Job, Outcome, Progress, plan, run_jobs
+from codec.cli.batch import AUDIO_SUFFIXES, Job, Outcome, Progress, plan, run_jobs, split
 from codec.cli.options import (
     ChannelsChoice,
     DeviceOption,
@@ -23,8 +23,14 @@ from codec.hub import DEFAULT
 
 
 def encode(
-    source: Annotated[str, typer.Argument(help="Audio file, folder, glob pattern, or - for stdin.")],
-    target: Annotated[str | None, typer.Argument(help=".codes file, folder, or - for stdout.")] = None,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Audio files, folders, patterns, or - for stdin. The last of several is the target: a .codes file, a "
+            "folder, or - for stdout.",
+        ),
+    ],
     model: ModelOption = DEFAULT,
     bitrate: Annotated[str | None, typer.Option(help="Most bits a second of a channel: 2000 or 2k.")] = None,
     variable: Annotated[
@@ -47,7 +53,7 @@ def encode(
 ) -> None:
     """Encode speech to .codes files."""
     bits_per_second = parse_bitrate(bitrate)
-    jobs = plan([source], target, suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
+    jobs = plan(*split(paths), suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
     from codec.api import choose_rate, load  # numpy and the audio libraries: not for --help
     from codec.codesfile.prior import read_prior
     from codec.hub import find_model

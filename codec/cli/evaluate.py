@@ -50,7 +50,7 @@ def evaluate(
     device: DeviceOption = "cpu",
     quiet: QuietOption = False,
 ) -> None:
-    """Score a model on audio files: PESQ-WB, STOI, ESTOI, SI-SDR, mel distance, speed, use of the codebooks."""
+    """Score a model on audio files. PESQ-WB, STOI, ESTOI, SI-SDR, mel distance, speed, use of the codebooks."""
     counts = parse_codebooks(codebooks)
     files = find_files(data)
     judges = choose_metrics(metrics)

@@ -29,7 +29,7 @@ def export(
         typer.Option(help="Speech that sets the scales of the 8-bit graphs, 3 s of each file; else the golden clip."),
     ] = None,
 ) -> None:
-    """Write a model's ONNX graphs beside a copy of its weights, once they are proved to do what torch does."""
+    """Write a model's ONNX graphs beside a copy of its weights. They are first proved to do what torch does."""
     if calibrate and not int8:
         raise typer.BadParameter("sets the scales of the 8-bit graphs; add --int8", param_hint="--calibrate")
     try:

@@ -16,7 +16,7 @@ def info(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Where the prior of packed codes lies.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Print what .codes files say of themselves, after checking every block."""
+    """Print what .codes files say of themselves. Every block is checked."""
     code = 0
     for path in files:
         try:

@@ -18,7 +18,7 @@ def models(
     remote: Annotated[bool, typer.Option("--remote", help="Also those that are not here yet.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the models inside the package, the downloaded ones, and with --remote the other known ones."""
+    """List the models inside the package and the downloaded ones. With --remote also the other known ones."""
     from codec.config import to_dict  # not for --help
     from codec.hub import EMBEDDED, is_here, list_models, list_sources, registry
     from codec.modelfolder import read_model
@@ -70,7 +70,7 @@ def describe_remote(entry: Entry) -> str:
     size = short_size(entry.size_bytes) if entry.size_bytes is not None else "size not stated"
     parts = [
         entry.about,
-        entry.source,
+        f"by hand from {entry.source}" if entry.by_hand else entry.source,
         f"revision {entry.revision}" if entry.revision else "",
         size,
         entry.licence or "licence not stated",
@@ -85,4 +85,4 @@ def stated_hash(entry: Entry) -> str:
     stated = [f"{place} {digest[:12]}" for place, digest in (entry.files or {}).items() if digest is not None]
     if entry.sha256 is not None:
         stated.append(f"model.json {entry.sha256[:12]}")
-    return ", ".join(stated) or "no hash stated: recorded at the first download"
+    return ", ".join(stated) or f"no hash stated{'' if entry.by_hand else ': recorded at the first download'}"

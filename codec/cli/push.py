@@ -18,7 +18,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Make and check the folder, upload nothing.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
-    """Make a model ready for the Hugging Face hub (weights, config, ONNX graphs, card) and upload it."""
+    """Make a model ready for the Hugging Face hub and upload it. Weights, config, ONNX graphs and card."""
     if (repo is None) == (to is None) and not dry_run:
         raise typer.BadParameter("give ORG/REPO to upload, or --to DIR to write the folder")
     from codec.hub.publish import upload  # not for --help

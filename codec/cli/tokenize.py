@@ -79,7 +79,7 @@ def tokenize(
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Write the plan, and end.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Tokenize a corpus; run it again on the same folder and it goes on where it stopped."""
+    """Tokenize a corpus. Run it again on the same folder and it goes on where it stopped."""
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
     if match is None or int(match[1]) >= int(match[2]):
         raise typer.BadParameter(f"--shard {shard}: write 0/4, 1/4, 2/4 or 3/4 for four machines")

@@ -41,7 +41,7 @@ def train(
         str, typer.Option(help="Speech for a pack, comma-separated; none leaves it out; else the run's.")
     ] = "",
 ) -> None:
-    """Train a recipe; run it again on the same run folder and it resumes."""
+    """Train a recipe. Run it again on the same run folder and it resumes."""
     words = list(overrides or ())
     if pack + unpack + bool(export) + dry_run > 1:
         raise typer.BadParameter("give one of --pack, --unpack, --export and --dry-run")

@@ -27,7 +27,7 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
 ) -> None:
-    """Check files, golden vectors, equal codes for any chunks, batch or restart, and that modes and engines agree."""
+    """Check what was promised on this machine. Golden vectors, equal codes for any chunks, batch, restart; engines."""
     is_file = Path(subject).is_file() or subject.endswith(".codes")
     is_tokens = (Path(subject) / "index.json").is_file()
     if model is not None and not is_file and not is_tokens:

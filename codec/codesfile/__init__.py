@@ -36,10 +36,13 @@ import numpy.typing as npt
 from codec.codesfile import packing
 from codec.codesfile.condition import SECTION
 from codec.codesfile.counts import is_wrong
+from codec.codesfile.fields import CRC_BYTES, crc_of, part_seed, varint
+from codec.codesfile.header import Header, header_bytes
 from codec.codesfile.packed import block_v2, header_bytes_v2
-from codec.codesfile.packing import Codes, Header
+from codec.codesfile.packing import Codes
 from codec.codesfile.prior import Prior
 from codec.codesfile.reader import READERS, Reader
+from codec.codesfile.trailer import trailer_bytes
 from codec.codesfile.variable import header_bytes_v3
 from codec.errors import CodesError, CodesFileError
 from codec.files import atomic_path
@@ -152,7 +155,7 @@ class Writer:
         self.header = header
         self._prior = prior
         head = _head_bytes(header)
-        self._crc = head[-packing.CRC_BYTES :]
+        self._crc = head[-CRC_BYTES:]
         self._target = target
         self._pending = _empty(header) if resume is None else resume.pending
         self._n_blocks = 0 if resume is None else resume.n_blocks
@@ -203,7 +206,7 @@ class Writer:
         _check_n_samples(self.header, n_frames, n_samples)
         if self._pending.shape[-1]:
             self._put_blocks(self._pending, self._pending.shape[-1])
-        self._put(packing.trailer_bytes(self._crc, self._n_blocks, n_frames, n_samples))
+        self._put(trailer_bytes(self._crc, self._n_blocks, n_frames, n_samples))
         self._target.flush()
         self._end()
 
@@ -228,14 +231,14 @@ class Writer:
         """Write codes (C, Q, n * n_frames) as n blocks."""
         channels, n_codebooks, total = codes.shape
         blocks = codes.reshape(channels, n_codebooks, total // n_frames, n_frames).transpose(2, 0, 1, 3)
-        length = packing.varint(n_frames)
+        length = varint(n_frames)
         out = bytearray()
         if self._prior is None and not self.header.frame_codebooks:
             parts = [length + payload.tobytes() for payload in packing.pack(self.header, blocks)]
         else:
             parts = [block_v2(self._prior, self.header, block) for block in blocks]
         for number, part in enumerate(parts, self._n_blocks):
-            out += part + packing.crc_of(part, packing.part_seed(self._crc, number))
+            out += part + crc_of(part, part_seed(self._crc, number))
         self._put(out)
         self._n_blocks += len(blocks)
 
@@ -283,7 +286,7 @@ def _head_bytes(header: Header) -> bytes:
     """The head of a file of the lowest version that can hold it."""
     if header.frame_codebooks:
         return header_bytes_v3(header)
-    return header_bytes_v2(header) if header.prior_id else packing.header_bytes(header)
+    return header_bytes_v2(header) if header.prior_id else header_bytes(header)
 
 
 def _empty(header: Header) -> Codes:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.codesfile.counts import MISSING
-from codec.codesfile.packing import Codes, Header
+from codec.codesfile.header import Header
+from codec.codesfile.packing import Codes
 from codec.codesfile.prior import Ints, Memory, Prior, read_prior
 from codec.codesfile.rans import Coder, open_coder
 from codec.codesfile.variable import index_frequencies, indices_of

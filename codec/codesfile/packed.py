@@ -7,7 +7,6 @@ after a damaged one the next good block is searched for. So a damaged byte costs
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from codec.codesfile import packing
 from codec.codesfile.entropy import MAX_BYTES_PER_CODE, check_prior, decode_blocks, encode_block, find_prior
-from codec.codesfile.packing import CRC_BYTES, Codes, Header
+from codec.codesfile.fields import CRC_BYTES, MAX_VARINT_BYTES, Cursor, crc_of, part_seed, varint
+from codec.codesfile.header import MAX_BLOCK_CODES, MAX_BLOCK_SECONDS, Header, header_fields, parse_header, sealed
+from codec.codesfile.packing import Codes, block_name
 from codec.codesfile.pieces import Bytes
 from codec.codesfile.prior import ID_BYTES, Prior
+from codec.codesfile.trailer import Trailer, find_trailer, take_trailer
 from codec.codesfile.variable import most_payload, pack_block, unpack_blocks
-from codec.errors import CodesError, CodesFileError, ModelError
+from codec.errors import CodesFileError, ModelError
 
 VERSION = 2
-MAX_HEAD_BYTES = 2 * packing.MAX_VARINT_BYTES
+MAX_HEAD_BYTES = 2 * MAX_VARINT_BYTES
 BATCH = 16  # blocks decoded side by side: numpy's cost per call is spread, memory stays constant
 
 
@@ -34,33 +35,24 @@ def with_prior(header: Header, prior: Prior) -> Header:
     Longer blocks tell the prior more. Raises: CodesError for a prior of other codes.
     """
     check_prior(header, prior)
-    n_frames = packing.MAX_BLOCK_SECONDS * header.sample_rate // header.hop_length
-    n_frames = min(n_frames, packing.MAX_BLOCK_CODES // (header.n_codebooks * header.channels))
+    n_frames = MAX_BLOCK_SECONDS * header.sample_rate // header.hop_length
+    n_frames = min(n_frames, MAX_BLOCK_CODES // (header.n_codebooks * header.channels))
     return dataclasses.replace(header, prior_id=prior.prior_id, frames_per_block=n_frames)
 
 
 def header_bytes_v2(header: Header) -> bytes:
     """The whole head of a file of version 2: the fields of version 1, then the prior's id.
 
-    Raises: CodesError for an id that is none, or a header that is too large.
+    Raises: CodesError for a header that is too large.
     """
-    if not re.fullmatch(f"[0-9a-f]{{{2 * ID_BYTES}}}", header.prior_id):
-        raise CodesError(f"header: prior_id {header.prior_id!r:.40} is not {2 * ID_BYTES} hexadecimal digits")
-    old = packing.header_bytes(header)
-    cursor = packing.Cursor(old, 0)
-    cursor.take(len(packing.MAGIC) + 1, "magic and version")
-    fields = cursor.take(cursor.varint("size"), "fields") + bytes.fromhex(header.prior_id)
-    if len(fields) > packing.MAX_HEADER_BYTES:
-        raise CodesError(f"header: {len(fields)} bytes, at most {packing.MAX_HEADER_BYTES}; make the sections smaller")
-    head = packing.MAGIC + bytes([VERSION]) + packing.varint(len(fields)) + fields
-    return head + packing.crc_of(head)
+    return sealed(VERSION, header_fields(header) + bytes.fromhex(header.prior_id))
 
 
 def parse_header_v2(fields: bytes, base: int) -> Header:
     """The header from its fields; `base` is their offset in the file. Raises: CodesFileError."""
     if len(fields) < ID_BYTES:
         raise CodesFileError(f"byte {base}: the header ends before its prior's id")
-    header = packing.parse_header(fields[:-ID_BYTES], base)
+    header = parse_header(fields[:-ID_BYTES], base)
     return dataclasses.replace(header, prior_id=fields[-ID_BYTES:].hex())
 
 
@@ -70,8 +62,8 @@ def block_v2(prior: Prior | None, header: Header, codes: Codes) -> bytes:
     n_frames = codes.shape[-1]
     # Odd: a full block. Even: its frames follow. Never 0, which is the trailer.
     is_full = n_frames == header.frames_per_block
-    head = packing.varint(2 * len(payload) + 3 if is_full else 2 * len(payload) + 2)
-    return head + (b"" if is_full else packing.varint(n_frames)) + payload
+    head = varint(2 * len(payload) + 3 if is_full else 2 * len(payload) + 2)
+    return head + (b"" if is_full else varint(n_frames)) + payload
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ class BodyV2:
 
     def __init__(self, source: Bytes, header: Header, crc: bytes) -> None:
         self.header = header
-        self.trailer: packing.Trailer | None = None
+        self.trailer: Trailer | None = None
         self.priors: Sequence[Path] = ()
         self._prior: Prior | None = None
         self._source, self._crc = source, crc
@@ -104,21 +96,7 @@ class BodyV2:
         self._blocks: list[Block] = []  # from the first on, as far as is known
         self._most_bytes = MAX_HEAD_BYTES + self._most_payload(self._per_block) + CRC_BYTES
         if source.size is not None:
-            self._take_trailer_from_end(source.size)
-
-    def _take_trailer_from_end(self, size: int) -> None:
-        self._source.go_to(max(self._start, size - packing.MAX_TRAILER_BYTES))
-        tail = self._source.read(packing.MAX_TRAILER_BYTES)
-        self._source.go_to(self._start)
-        size_bytes = tail[-CRC_BYTES - 1] if len(tail) > CRC_BYTES else 0
-        if not 0 < size_bytes <= len(tail):
-            return
-        try:
-            trailer = packing.parse_trailer(self.header, self._crc, tail[-size_bytes:], size - size_bytes)
-        except CodesFileError:
-            return
-        if trailer.size_bytes == size_bytes:
-            self.trailer = trailer
+            self.trailer = find_trailer(source, header, crc, source.size)
 
     def _most_payload(self, n_frames: int) -> int:
         """The most bytes that a block's payload may have."""
@@ -126,12 +104,6 @@ class BodyV2:
             return most_payload(self.header, n_frames)
         n_symbols = self.header.n_codebooks + bool(self.header.frame_codebooks)
         return MAX_BYTES_PER_CODE * n_frames * n_symbols * self.header.channels + 4
-
-    def name_of(self, number: int, n_frames: int | None = None) -> str:
-        """What a message calls a block."""
-        first, rate = number * self._per_block, self.header.frame_rate
-        last = first + (n_frames or self._per_block)
-        return f"block {number} (seconds {first / rate:.2f} to {last / rate:.2f})"
 
     def offset_of(self, number: int) -> int:
         """Where block `number` begins, or what follows the block before it."""
@@ -179,18 +151,18 @@ class BodyV2:
 
     def _parse(self, data: bytes, at: int, number: int) -> Block | None:
         """Block `number` at the front of `data`, which begins at byte `at`, if it is there and good."""
-        cursor = packing.Cursor(data, at)
+        cursor = Cursor(data, at)
         try:
             n_frames, size_bytes = self._head(cursor)
         except CodesFileError:
             return None
         stop = cursor.at + size_bytes
         crc = data[stop : stop + CRC_BYTES]
-        if len(crc) < CRC_BYTES or packing.crc_of(data[:stop], packing.part_seed(self._crc, number)) != crc:
+        if len(crc) < CRC_BYTES or crc_of(data[:stop], part_seed(self._crc, number)) != crc:
             return None
         return Block(at, at + cursor.at, at + stop + CRC_BYTES, n_frames)
 
-    def _head(self, cursor: packing.Cursor) -> tuple[int, int]:
+    def _head(self, cursor: Cursor) -> tuple[int, int]:
         """Frames and bytes of payload from a block's first bytes. Raises: CodesFileError."""
         number = cursor.varint("length")
         is_full = number & 1
@@ -253,12 +225,12 @@ class BodyV2:
         data, n_frames, size_bytes = self._read_head(data, number)
         first, stop = len(data), len(data) + size_bytes
         data += source.read(size_bytes + CRC_BYTES)
-        where = self.name_of(number, n_frames)
+        where = block_name(self.header, number, n_frames)
         if len(data) < stop + CRC_BYTES:
             raise source.error(offset, f"{where}: the file ends in it, {stop + CRC_BYTES - len(data)} bytes early")
         found = self._parse(data, offset, number)
         if found is None:
-            raise source.error(offset, f"{self.name_of(number)}: CRC-32 does not match")
+            raise source.error(offset, f"{block_name(self.header, number)}: CRC-32 does not match")
         codes, is_whole = self._decode([data[first:stop]], n_frames)
         if not is_whole.all():
             raise source.error(
@@ -274,31 +246,18 @@ class BodyV2:
         offset = self.offset_of(number)
         while len(data) <= MAX_HEAD_BYTES:
             try:
-                return data, *self._head(packing.Cursor(data, offset))
+                return data, *self._head(Cursor(data, offset))
             except CodesFileError:
                 more = self._source.read(1)
             if not more:
-                raise self._source.error(offset, f"{self.name_of(number)}: the file ends in it")
+                raise self._source.error(offset, f"{block_name(self.header, number)}: the file ends in it")
             data += more
-        raise self._source.error(offset, f"{self.name_of(number)}: its length is damaged")
+        raise self._source.error(offset, f"{block_name(self.header, number)}: its length is damaged")
 
     def finish(self, n_frames: int) -> None:
         """Check the trailer, which is all that may follow `n_frames` frames. Raises: CodesFileError."""
-        source, n_blocks = self._source, -(-n_frames // self._per_block)
-        offset = self.offset_of(n_blocks)
-        source.go_to(offset)
-        data = source.read(packing.MAX_TRAILER_BYTES + 1)
-        if not data:
-            raise source.error(offset, "the file ends after a whole block, without its trailer")
-        try:
-            trailer = packing.parse_trailer(self.header, self._crc, data, offset)
-        except CodesFileError as error:
-            raise CodesFileError(f"{source.name}: {error}") from None
-        if trailer.n_frames != n_frames:
-            raise source.error(offset, f"trailer: counts {trailer.n_frames} frames, {n_frames} are there")
-        if len(data) > trailer.size_bytes:
-            raise source.error(offset + trailer.size_bytes, "more bytes follow the trailer")
-        self.trailer = trailer
+        self._source.go_to(self.offset_of(-(-n_frames // self._per_block)))
+        self.trailer = take_trailer(self._source, self.header, self._crc, n_frames)
 
     def n_good_after(self, number: int) -> int:
         """How many good blocks follow the damaged block `number`. Reads the rest of the source, at most 64 MiB."""

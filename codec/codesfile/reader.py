@@ -18,10 +18,13 @@ from typing import BinaryIO
 import numpy as np
 
 from codec.codesfile import packing
+from codec.codesfile.fields import CRC_BYTES, MAGIC, MAX_VARINT_BYTES, Cursor, crc_of, part_seed, varint
+from codec.codesfile.header import MAX_HEADER_BYTES, Header, parse_header
 from codec.codesfile.packed import BodyV2, parse_header_v2
-from codec.codesfile.packing import CRC_BYTES, Codes, Header
+from codec.codesfile.packing import Codes, block_name
 from codec.codesfile.pieces import Bytes
 from codec.codesfile.prior import Prior
+from codec.codesfile.trailer import Trailer, find_trailer, take_trailer
 from codec.codesfile.variable import parse_header_v3
 from codec.errors import CodesError, CodesFileError
 
@@ -31,40 +34,28 @@ class _BodyV1:
 
     def __init__(self, source: Bytes, header: Header, crc: bytes) -> None:
         self.header = header
-        self.trailer: packing.Trailer | None = None
+        self.trailer: Trailer | None = None
         self._source, self._crc, self._start = source, crc, source.offset
         self._per_block = header.frames_per_block
-        self._length = packing.varint(self._per_block)
+        self._length = varint(self._per_block)
         self._full_bytes = packing.block_bytes(header, self._per_block)
         if source.size is not None:
-            self._take_trailer_from_end(source.size)
+            self.trailer = self._find_trailer(source.size)
 
-    def _take_trailer_from_end(self, size: int) -> None:
-        """Find the trailer where the file is whole; a walk through the blocks says what is wrong where it is not."""
-        self._source.go_to(max(self._start, size - packing.MAX_TRAILER_BYTES))
-        tail = self._source.read(packing.MAX_TRAILER_BYTES)
-        self._source.go_to(self._start)
-        size_bytes = tail[-CRC_BYTES - 1] if len(tail) > CRC_BYTES else 0
-        if not 0 < size_bytes <= len(tail):
-            return
-        try:
-            trailer = packing.parse_trailer(self.header, self._crc, tail[-size_bytes:], size - size_bytes)
-        except CodesFileError:
-            return
-        n_full, n_last = divmod(trailer.n_frames, self._per_block)
-        end = self.offset_of(n_full) + (packing.block_bytes(self.header, n_last) if n_last else 0)
-        if end + trailer.size_bytes == size and trailer.size_bytes == size_bytes:
-            self.trailer = trailer
+    def _find_trailer(self, size: int) -> Trailer | None:
+        """The trailer at the end, where as many bytes are before it as its frames take."""
+        trailer = find_trailer(self._source, self.header, self._crc, size)
+        is_whole = trailer is not None and self._end_of(trailer.n_frames) + trailer.size_bytes == size
+        return trailer if is_whole else None
+
+    def _end_of(self, n_frames: int) -> int:
+        """Where the blocks of so many frames end."""
+        n_full, n_last = divmod(n_frames, self._per_block)
+        return self.offset_of(n_full) + (packing.block_bytes(self.header, n_last) if n_last else 0)
 
     def offset_of(self, number: int) -> int:
         """Where block `number` begins, all before it being full."""
         return self._start + number * self._full_bytes
-
-    def name_of(self, number: int, n_frames: int | None = None) -> str:
-        """What a message calls a block."""
-        first, rate = number * self._per_block, self.header.frame_rate
-        last = first + (n_frames or self._per_block)
-        return f"block {number} (seconds {first / rate:.2f} to {last / rate:.2f})"
 
     def full_run(self, number: int, limit: int | None = None) -> Codes:
         """Good full blocks (n, C, Q, frames_per_block) from `number` on, at most `limit`; none from a pipe.
@@ -90,8 +81,8 @@ class _BodyV1:
         return is_full and self._is_intact(block, number)
 
     def _is_intact(self, block: bytes | memoryview, number: int) -> bool:
-        seed = packing.part_seed(self._crc, number)
-        return len(block) > CRC_BYTES and packing.crc_of(block[:-CRC_BYTES], seed) == block[-CRC_BYTES:]
+        seed = part_seed(self._crc, number)
+        return len(block) > CRC_BYTES and crc_of(block[:-CRC_BYTES], seed) == block[-CRC_BYTES:]
 
     def block(self, number: int) -> Codes | None:
         """The codes (C, Q, f) of block `number`, full or not; None where the trailer or the end of the file stands.
@@ -108,11 +99,11 @@ class _BodyV1:
         n_frames, length = self._block_length(head, offset, number)
         size_bytes = packing.block_bytes(self.header, n_frames)
         data = head + source.read(size_bytes - len(head))
-        where = self.name_of(number, n_frames)
+        where = block_name(self.header, number, n_frames)
         if len(data) < size_bytes:
             raise source.error(offset, f"{where}: the file ends in it, {size_bytes - len(data)} bytes early")
         if not self._is_intact(data, number):
-            raise source.error(offset, f"{self.name_of(number)}: CRC-32 does not match")
+            raise source.error(offset, f"{block_name(self.header, number)}: CRC-32 does not match")
         codes, is_valid = packing.unpack(self.header, np.frombuffer(data, np.uint8)[None, length:-CRC_BYTES], n_frames)
         if not is_valid.all():
             raise source.error(offset, f"{where}: a code is outside its codebook or a padding bit is not 0")
@@ -121,14 +112,14 @@ class _BodyV1:
 
     def _block_length(self, head: bytes, offset: int, number: int) -> tuple[int, int]:
         """The frames of a block and the bytes of its length field, from its first bytes."""
-        cursor = packing.Cursor(head, offset)
+        cursor = Cursor(head, offset)
         try:
             n_frames = cursor.varint("length")
         except CodesFileError:
             n_frames = 0
         if not 1 <= n_frames <= self._per_block:
             text = "the file ends in it" if len(head) < len(self._length) else "its length is damaged"
-            raise self._source.error(offset, f"{self.name_of(number)}: {text}")
+            raise self._source.error(offset, f"{block_name(self.header, number)}: {text}")
         return n_frames, cursor.at
 
     def finish(self, n_frames: int) -> None:
@@ -137,22 +128,11 @@ class _BodyV1:
         Raises: CodesFileError that names the damage.
         """
         n_full, n_last = divmod(n_frames, self._per_block)
-        offset = self.offset_of(n_full) + (packing.block_bytes(self.header, n_last) if n_last else 0)
-        self._source.go_to(offset)
-        data = self._source.read(packing.MAX_TRAILER_BYTES + 1)
-        if not data:
-            raise self._source.error(offset, "the file ends after a whole block, without its trailer")
-        try:
-            trailer = packing.parse_trailer(self.header, self._crc, data, offset)
-        except CodesFileError as error:
-            # Without a trailer known from the end, a block whose length became 00 looks like one.
-            unsure = "" if n_last or self.trailer else f" (if a block begins here, {self.name_of(n_full)} is damaged)"
-            raise CodesFileError(f"{self._source.name}: {error}{unsure}") from None
-        if trailer.n_frames != n_frames:
-            raise self._source.error(offset, f"trailer: counts {trailer.n_frames} frames, {n_frames} are there")
-        if len(data) > trailer.size_bytes:
-            raise self._source.error(offset + trailer.size_bytes, "more bytes follow the trailer")
-        self.trailer = trailer
+        self._source.go_to(self._end_of(n_frames))
+        # Without a trailer known from the end, a block whose length became 00 looks like one.
+        name = block_name(self.header, n_full)
+        unsure = "" if n_last or self.trailer else f" (if a block begins here, {name} is damaged)"
+        self.trailer = take_trailer(self._source, self.header, self._crc, n_frames, advice=unsure)
 
     def n_good_after(self, number: int) -> int:
         """How many good blocks follow the damaged block `number`, taken as full. Reads the rest of the source."""
@@ -167,7 +147,7 @@ class _BodyV1:
 
     def _is_good_last(self, data: bytes, number: int) -> bool:
         try:
-            n_frames = packing.Cursor(data, 0).varint("length")
+            n_frames = Cursor(data, 0).varint("length")
         except CodesFileError:
             return False
         is_short = 1 <= n_frames < self._per_block
@@ -176,26 +156,26 @@ class _BodyV1:
 
 def _read_fields(source: Bytes, version: int) -> tuple[bytes, int, bytes]:
     """The fields of a header, from behind the version byte, where they begin, and their CRC-32, which is right."""
-    head = packing.MAGIC + bytes([version])
-    for _ in range(packing.MAX_VARINT_BYTES):
+    head = MAGIC + bytes([version])
+    for _ in range(MAX_VARINT_BYTES):
         byte = source.read(1)
         head += byte
         if not byte or byte[0] < 0x80:
             break
-    cursor = packing.Cursor(head, 0)
-    cursor.at = len(packing.MAGIC) + 1
+    cursor = Cursor(head, 0)
+    cursor.at = len(MAGIC) + 1
     try:
         size_bytes = cursor.varint("size of the header")
     except CodesFileError as error:
         raise CodesFileError(f"{source.name}: {error}; encode again") from None
     is_too_large = source.size is not None and size_bytes > source.size - source.offset - CRC_BYTES
-    if size_bytes > packing.MAX_HEADER_BYTES:
-        raise source.error(5, f"the header claims {size_bytes} bytes, at most {packing.MAX_HEADER_BYTES}; encode again")
+    if size_bytes > MAX_HEADER_BYTES:
+        raise source.error(5, f"the header claims {size_bytes} bytes, at most {MAX_HEADER_BYTES}; encode again")
     data = b"" if is_too_large else source.read(size_bytes + CRC_BYTES)
     if len(data) < size_bytes + CRC_BYTES:
         raise source.error(5, f"the file ends in its header, of {size_bytes} bytes; encode again")
     fields, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if packing.crc_of(head + fields) != crc:
+    if crc_of(head + fields) != crc:
         raise source.error(5, "header: CRC-32 does not match; copy the file again or encode again")
     return fields, len(head), crc
 
@@ -204,7 +184,7 @@ def _read_fields(source: Bytes, version: int) -> tuple[bytes, int, bytes]:
 # never edited: a new one gets a new line. 2 is entropy-coded, in 3 frames have unlike numbers of codebooks.
 Body = _BodyV1 | BodyV2
 READERS: dict[int, tuple[Callable[[bytes, int], Header], Callable[[Bytes, Header, bytes], Body]]] = {
-    1: (packing.parse_header, _BodyV1),
+    1: (parse_header, _BodyV1),
     2: (parse_header_v2, BodyV2),
     3: (parse_header_v3, BodyV2),
 }
@@ -241,15 +221,15 @@ class Reader:
         self.warnings: tuple[str, ...] = ()
         self._source = Bytes(source, self.name)
         self._is_fresh = True
-        magic, version = self._source.read(len(packing.MAGIC)), self._source.read(1)
-        if magic != packing.MAGIC or not version:
-            is_short = packing.MAGIC.startswith(magic)
+        magic, version = self._source.read(len(MAGIC)), self._source.read(1)
+        if magic != MAGIC or not version:
+            is_short = MAGIC.startswith(magic)
             what = "the file ends in its first five bytes" if is_short else "not a .codes file"
             raise self._source.error(0, f"{what}; give a file that codec encode has written")
         if version[0] not in READERS:
             known = f"this build reads {min(READERS)} to {max(READERS)}"
             text = f"container version {version[0]}, {known}; upgrade codec or encode again"
-            raise self._source.error(len(packing.MAGIC), text)
+            raise self._source.error(len(MAGIC), text)
         self._body = _read_body(self._source, version[0])
         if isinstance(self._body, BodyV2):
             self._body.priors = tuple(priors)

@@ -7,7 +7,6 @@ that it has. The blocks are those of version 2, bit-packed or packed with the pr
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,9 @@ import numpy.typing as npt
 
 from codec.codesfile import packing
 from codec.codesfile.counts import MAX_COUNTS, MISSING, counts_of
-from codec.codesfile.packing import Codes, Header
+from codec.codesfile.fields import Cursor, varint
+from codec.codesfile.header import Header, header_fields, parse_header, sealed
+from codec.codesfile.packing import Codes
 from codec.codesfile.prior import ID_BYTES, Ints
 from codec.codesfile.rans import TOTAL_BITS
 from codec.errors import CodesError, CodesFileError
@@ -29,30 +30,21 @@ STEP_BITS, MAX_STEPS = 2, 8
 def header_bytes_v3(header: Header) -> bytes:
     """The whole head of a file of version 3: prior's id, the counts, then the fields of version 1.
 
-    Raises: CodesError for an id that is none, or a header that is too large.
+    Raises: CodesError for a header that is too large.
     """
-    if not re.fullmatch(f"([0-9a-f]{{{2 * ID_BYTES}}})?", header.prior_id):
-        raise CodesError(f"header: prior_id {header.prior_id!r:.40} is not {2 * ID_BYTES} hexadecimal digits")
-    old = packing.header_bytes(header)
-    cursor = packing.Cursor(old, 0)
-    cursor.take(len(packing.MAGIC) + 1, "magic and version")
-    counts = b"".join(packing.varint(count) for count in (len(header.frame_codebooks), *header.frame_codebooks))
-    fields = (bytes.fromhex(header.prior_id) or NO_PRIOR) + counts + cursor.take(cursor.varint("size"), "fields")
-    if len(fields) > packing.MAX_HEADER_BYTES:
-        raise CodesError(f"header: {len(fields)} bytes, at most {packing.MAX_HEADER_BYTES}; make the sections smaller")
-    head = packing.MAGIC + bytes([VERSION]) + packing.varint(len(fields)) + fields
-    return head + packing.crc_of(head)
+    counts = b"".join(varint(count) for count in (len(header.frame_codebooks), *header.frame_codebooks))
+    return sealed(VERSION, (bytes.fromhex(header.prior_id) or NO_PRIOR) + counts + header_fields(header))
 
 
 def parse_header_v3(fields: bytes, base: int) -> Header:
     """The header from its fields; `base` is their offset in the file. Raises: CodesFileError."""
-    cursor = packing.Cursor(fields, base)
+    cursor = Cursor(fields, base)
     prior_id = cursor.take(ID_BYTES, "prior's id")
     n_counts = cursor.varint("number of counts")
     if not 1 <= n_counts <= MAX_COUNTS:
         raise cursor.error(f"{n_counts} numbers of codebooks of a frame, 1 to {MAX_COUNTS} can be")
     counts = tuple(cursor.varint("codebooks of a frame") for _ in range(n_counts))
-    header = packing.parse_header(fields[cursor.at :], base + cursor.at)
+    header = parse_header(fields[cursor.at :], base + cursor.at)
     try:
         named = "" if prior_id == NO_PRIOR else prior_id.hex()
         return dataclasses.replace(header, prior_id=named, frame_codebooks=counts)

@@ -38,7 +38,7 @@ def convert_encodec(path: Path) -> Converted:
     """A `.th` or `.safetensors` file, or a transformers folder, of the causal model at 24 kHz.
 
     Raises:
-        ModelError: damaged, or of another model: the one at 48 kHz is not causal and codes stereo.
+        ModelError: damaged, or of another model: the one at 48 kHz codes stereo, in overlapping seconds.
     """
     state = read_state(path, "best_state", "model")
     style = "authors" if any(key.startswith("encoder.model.") for key in state) else "transformers"
@@ -58,7 +58,8 @@ def _config(state: State, style: str, path: Path) -> ModelConfig:
     if first is None or end is None or not n_codebooks:
         raise ModelError(f"{path}: not EnCodec's state dict (no {stem}0.{place}.weight, 15 or codebooks)")
     if any(".norm." in key for key in state) or first.shape[1] != 1:
-        raise ModelError(f"{path}: normalised over time or stereo, as EnCodec at 48 kHz; only 24 kHz converts")
+        what = "EnCodec at 48 kHz, stereo in overlapping seconds with a loudness each, which no network here codes"
+        raise ModelError(f"{path}: {what}; convert the one at 24 kHz")
     strides = tuple(state[f"{stem}{i}.{place}.weight"].shape[-1] // 2 for i in (3, 6, 9, 12))
     options = {"n_filters": first.shape[0], "strides": strides, "padding": "mirror"}
     size, dim = state[table.format(0)].shape
@@ -66,7 +67,7 @@ def _config(state: State, style: str, path: Path) -> ModelConfig:
     for stride in strides:
         hop *= stride
     return ModelConfig(
-        encoder=Part("conv", dict(options)),
+        encoder=Part("conv", options | {"ragged": True}),
         bottleneck=Part("residual", {"n_codebooks": n_codebooks, "codebook_size": size}),
         decoder=Part("conv", dict(options)),
         sample_rate=24000,

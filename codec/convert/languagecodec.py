@@ -77,8 +77,9 @@ def _config(state: State, path: Path) -> ModelConfig:
     # Of each stage the strided convolution is third, with a kernel of twice its stride.
     strides = tuple(state[f"{ENCODER}.{i}.conv.conv.weight"].shape[-1] // 2 for i in (3, 6, 9, 12))
     dim, _, kernel_size = embed.shape
+    options = {"n_filters": first.shape[0], "strides": strides, "causal": False, "padding": "mirror", "ragged": True}
     return ModelConfig(
-        encoder=Part("conv", {"n_filters": first.shape[0], "strides": strides, "causal": False, "padding": "mirror"}),
+        encoder=Part("conv", options),
         bottleneck=Part("masked", {"n_codebooks": _count(state, BOOKS), "codebook_size": len(book)}),
         decoder=Part(
             "vocos",

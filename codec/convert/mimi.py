@@ -106,7 +106,7 @@ def _config(settings: Mapping[str, Any], state: State, path: Path) -> ModelConfi
         "n_codebooks": settings["num_quantizers"],
     }
     return ModelConfig(
-        encoder=Part("mimi", options),
+        encoder=Part("mimi", options | {"ragged": True}),
         bottleneck=Part("split", quantizer),
         decoder=Part("mimi", dict(options)),
         sample_rate=rate,

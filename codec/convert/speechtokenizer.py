@@ -64,7 +64,7 @@ def _config(path: Path) -> ModelConfig:
             f"{path}: {found} and {len(strides)} strides; only SpeechTokenizers with {FIXED} and 4 convert"
         )
     return ModelConfig(
-        encoder=Part("conv", options | {"recurrent": "bilstm"}),
+        encoder=Part("conv", options | {"recurrent": "bilstm", "ragged": True}),
         bottleneck=Part("residual", quantizer),
         decoder=Part("conv", options),
         sample_rate=rate,

@@ -111,6 +111,8 @@ def _check_rows(folder: Path, plan: Plan, shard: ShardPlan, index: dict[str, Any
             codes = to_codes(row, layout)
             if codes.shape[0] != index["codebooks"] or (codes >= sizes).any():
                 return f"{row['id']}: codes out of range"
+            if index.get("condition") and len(row.get("condition", ())) != index["condition"]:
+                return f"{row['id']}: no condition of {index['condition']} numbers"
             if codes.shape[1] * index["hop_length"] < row["num_samples"]:
                 return f"{row['id']}: {codes.shape[1]} frames for {row['num_samples']} samples"
             counts.rows += 1
@@ -165,7 +167,8 @@ def _compare(item: Utterance, row: dict[str, Any], audio: Any, model: Model, pla
     same = again.data.shape == codes.shape and again.n_samples == row["num_samples"]
     share = codes_agreement(codes, again.data) if same else 0.0
     yield Check(f"encoded again: {item.id}", "pass" if share >= MIN_CODES else "miss", f"{share:.3%} equal", CODES_BAR)
-    sound = model.decode(model.codes(codes, row["num_samples"], mode=plan.settings.mode))
+    mode, condition = plan.settings.mode, row.get("condition")
+    sound = model.decode(model.codes(codes, row["num_samples"], mode=mode, condition=condition))
     right = len(sound) == len(audio) and bool(np.isfinite(sound).all())
     distance = mel_distance(audio, sound, model.info.sample_rate) if right else float("nan")
     measured = f"{len(sound)} samples, mel distance {distance:.2f} to the source"

@@ -17,7 +17,7 @@ from codec.api import Model
 from codec.audio import Audio, check_samples
 from codec.config import ModelInfo
 from codec.corpus.reading import ReadAhead
-from codec.corpus.rows import Row, RunFacts, make_row
+from codec.corpus.rows import Encoded, Row, RunFacts, make_row
 from codec.corpus.utterance import Utterance
 from codec.errors import CodecError, CorpusError, MissingExtraError
 from codec.stream import MODES
@@ -28,7 +28,7 @@ LONGEST = 120.0  # seconds; what is longer runs alone, so that memory stays flat
 STEP = 30.0  # seconds that go through the network at once, at most
 COMPARE_EVERY = 256  # of so many rows of a shard one is run alone too
 
-Encoded = Generator[tuple[Utterance, Row | None, str], None, None]  # with its row, or why there is none
+Rows = Generator[tuple[Utterance, Row | None, str], None, None]  # each with its row, or why there is none
 Codes = npt.NDArray[np.int64]
 
 
@@ -49,24 +49,26 @@ def check_batches(info: ModelInfo, batch: int) -> None:
     """Raises: CorpusError: a batch that cannot be, or a model to which the padding behind a row would be audible."""
     if batch < 1:
         raise CorpusError(f"batch {batch}: 1 or more is needed")
+    if batch > 1 and info.condition:
+        raise CorpusError(f"batch {batch}: {info.name} gives a vector of each whole signal; leave --batch out")
     if batch > 1 and info.encoder_lookahead != 0:
         raise CorpusError(f"batch {batch}: {info.name} looks ahead, into the padding; leave --batch out")
 
 
-def encode_alone(model: Model, facts: RunFacts, ahead: ReadAhead) -> Encoded:
+def encode_alone(model: Model, facts: RunFacts, ahead: ReadAhead) -> Rows:
     """Each utterance by itself."""
     for item in ahead.items():
         try:
-            codes, n_samples = _stream(model, facts, ahead.chunks())
+            encoded = _stream(model, facts, ahead.chunks())
         except MissingExtraError:
             raise
         except CodecError as error:  # bad audio: noted, and the run goes on
             yield item, None, str(error)
         else:
-            yield item, make_row(item, codes, n_samples, facts), ""
+            yield item, make_row(item, encoded, facts), ""
 
 
-def encode_batched(model: Model, facts: RunFacts, ahead: ReadAhead, agreement: Agreement) -> Encoded:
+def encode_batched(model: Model, facts: RunFacts, ahead: ReadAhead, agreement: Agreement) -> Rows:
     """Each utterance, in order; `facts.batch` of like length go through the network together."""
     held: list[_Held] = []
     seconds, n_rows = 0.0, 0
@@ -89,6 +91,8 @@ def encode_batched(model: Model, facts: RunFacts, ahead: ReadAhead, agreement: A
 def encode_rows(model: Model, rows: Sequence[Audio], n_codebooks: int, *, step: float = STEP) -> list[Codes]:
     """Audio (T,) of several rows to codes (Q, F) of each, all in one batch, padded behind.
 
+    A `ragged` encoder takes nothing behind: there, only rows of one length share a batch.
+
     Args:
         model: a causal one.
         rows: audio at the model's rate.
@@ -99,12 +103,17 @@ def encode_rows(model: Model, rows: Sequence[Audio], n_codebooks: int, *, step: 
         CorpusError: the device's memory does not hold the batch.
     """
     info, block = model.info, MODES["block"]
+    if info.ragged and len({len(row) for row in rows}) > 1:
+        return [encode_rows(model, [row], n_codebooks, step=step)[0] for row in rows]
     counts = [info.frames(len(row)) for row in rows]
     n_frames = block * -(-max(counts) // block)
     at_once = min(n_frames, block * max(1, round(step * info.frame_rate) // block))
     state, parts = model.engine.init_encoder(len(rows)), []
     for first in range(0, n_frames, at_once):
         begin, end = first * info.hop_length, min(n_frames, first + at_once) * info.hop_length
+        end = min(end, len(rows[0])) if info.ragged else end
+        if begin >= end:
+            break
         audio = np.zeros((len(rows), 1, end - begin), np.float32)
         for padded, row in zip(audio, rows, strict=True):
             padded[0, : max(0, len(row) - begin)] = row[begin:end]
@@ -130,7 +139,7 @@ class _Held:
     reason: str = ""
 
     def result(self, facts: RunFacts) -> tuple[Utterance, Row | None, str]:
-        row = None if self.codes is None else make_row(self.item, self.codes, self.n_samples, facts)
+        row = None if self.codes is None else make_row(self.item, Encoded(self.codes, self.n_samples), facts)
         return self.item, row, self.reason
 
 
@@ -142,8 +151,8 @@ def _hold(model: Model, facts: RunFacts, item: Utterance, chunks: Iterable[Audio
         parts.append(chunk)
         n_samples += chunk.shape[1]
         if n_samples > LONGEST * model.info.sample_rate:
-            codes, n_samples = _stream(model, facts, parts, rest)
-            return _Held(item, codes=codes, n_samples=n_samples)
+            encoded = _stream(model, facts, parts, rest)
+            return _Held(item, codes=encoded.codes, n_samples=encoded.n_samples)
     audio = np.concatenate(parts, -1)[0] if parts else np.zeros(0, np.float32)
     check_samples(audio, item.place.label)
     return _Held(item, audio, n_samples=n_samples)
@@ -160,14 +169,15 @@ def _run_window(model: Model, facts: RunFacts, held: list[_Held], n_rows: int, a
         for entry, codes in zip(entries, encode_rows(model, rows, facts.codebooks), strict=True):
             entry.codes = codes
             if id(entry) in compared and entry.audio is not None:
-                agreement.add(codes, _stream(model, facts, [entry.audio[None]])[0])
+                agreement.add(codes, _stream(model, facts, [entry.audio[None]]).codes)
             entry.audio = None
     return n_rows + len(waiting)
 
 
-def _stream(model: Model, facts: RunFacts, *chunks: Iterable[Any]) -> tuple[Codes, int]:
-    """Chunks (1, t) to codes (Q, F), and how many samples they were."""
-    encoder = model.stream_encoder(codebooks=facts.codebooks, mode=facts.mode)
+def _stream(model: Model, facts: RunFacts, *chunks: Iterable[Any]) -> Encoded:
+    """Chunks (1, t) to codes."""
+    encoder = model.stream_encoder(codebooks=facts.codebooks, mode=facts.mode, whole=True)
     parts = [encoder.feed(chunk[0]) for some in chunks for chunk in some]
     parts.append(encoder.flush())
-    return np.concatenate(parts, -1), encoder.n_samples
+    condition = None if encoder.condition is None else encoder.condition.reshape(-1)
+    return Encoded(np.concatenate(parts, -1), encoder.n_samples, condition)

@@ -151,7 +151,7 @@ def _serve(job: Job, pipe: Connection) -> None:
             done = make_shard(model, job, work, reporter)
             reporter.send()
             pipe.send(("done", done))
-    except EOFError:
+    except (EOFError, ConnectionError):  # the main process is gone, maybe while we were telling it
         return
     except CodecError as error:
         with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ from codec.tokens import APART, Layout, TokenIds, make_layout, parse_layout
 PARALLEL = "parallel"  # codes as they are, (Q, F): one list a codebook
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
+Condition = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,20 @@ class RunFacts:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded:
+    """What a model gave for an utterance: codes (Q, F), samples at its rate, and its condition (N,) if it has one."""
+
+    codes: npt.NDArray[np.int64]
+    n_samples: int
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Row:
-    """One row: codes as the run's layout has them, the true length in samples at the model's rate, what goes along."""
+    """One row: codes as the run's layout has them, the true length in samples at the model's rate, what goes along.
+
+    `condition` is what a model with `info.condition` decodes them with, float32 (N,).
+    """
 
     id: str
     codes: Codes
@@ -63,15 +76,16 @@ class Row:
     source: str
     text: str | None
     fields: dict[str, Any]
+    condition: Condition | None = None
 
 
-def make_row(item: Utterance, codes: Any, n_samples: int, facts: RunFacts) -> Row:
+def make_row(item: Utterance, encoded: Encoded, facts: RunFacts) -> Row:
     """The row of an utterance, its passed-through fields in the types of the columns."""
     passed = {passed_name(name): value for name, value in item.fields.items()}
     fields = {name: _cast(passed.get(name), kind) for name, kind in facts.fields.items()}
     source, text = valid(item.place.label), None if item.text is None else valid(item.text)
-    laid = codes if facts.layout == PARALLEL else facts.arranger.arrange(codes)
-    return Row(valid(item.id), laid.astype(facts.dtype), n_samples, source, text, fields)
+    laid = encoded.codes if facts.layout == PARALLEL else facts.arranger.arrange(encoded.codes)
+    return Row(valid(item.id), laid.astype(facts.dtype), encoded.n_samples, source, text, fields, encoded.condition)
 
 
 def choose_layout(text: str, info: ModelInfo, codebooks: int) -> str:
@@ -124,6 +138,7 @@ def to_record(row: Row, facts: RunFacts) -> dict[str, Any]:
         "weights_hash": facts.info.weights_hash,
         "source": row.source,
         "text": row.text,
+        **({} if row.condition is None else {"condition": row.condition.tolist()}),
         **row.fields,
     }
 

@@ -27,7 +27,7 @@ from codec.corpus.pool import Finished, Progress, run_pool
 from codec.corpus.rows import PARALLEL, RunFacts, choose_layout
 from codec.corpus.shard import DONE, Done, Job, Work, read_done
 from codec.corpus.sinks import describe
-from codec.errors import CorpusError, ModelError
+from codec.errors import CorpusError
 from codec.files import atomic_path
 from codec.hub import DEFAULT, find_model
 
@@ -129,11 +129,6 @@ def tokenize(
     """
     _check(options)
     model = load(options.model, engine="auto" if options.engine == "ray" else options.engine, device=options.device)
-    if model.info.condition:  # and a row of codes alone could not be decoded
-        raise ModelError(
-            f"{model.info.name}: each item needs a vector of its whole signal beside the codes, which shards do not "
-            "hold; use codec encode, whose files hold it"
-        )
     codebooks = choose_codebooks(model.info, codebooks=options.codebooks, bitrate=options.bitrate)
     check_batches(model.info, options.batch)
     layout = choose_layout(options.layout, model.info, codebooks)
@@ -144,7 +139,10 @@ def tokenize(
         model.info.name, model.info.weights_hash, codebooks, options.mode, model.engine.name, layout,
         options.batch,
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise CorpusError(f"{folder}: is a file; name a folder") from None
     with _lock(folder, options.part):
         if options.part[1] == 1 and options.engine != "ray":
             remove_leftovers(folder)

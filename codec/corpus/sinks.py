@@ -7,6 +7,7 @@ Source: WebDataset format; Apache Parquet through pa.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -27,8 +28,9 @@ from codec.corpus.rows import Row, RunFacts, to_record
 from codec.errors import CodecError, CorpusError
 
 ROWS = "rows.jsonl"  # of a folder shard: the columns but the codes, in order
+LONGEST = 200  # characters of a file name, of the 255 that file systems take; the suffix comes behind
 END = 1024  # bytes, all zero, that end a tar
-GROUP = 1024  # rows that are held before they are written
+GROUP, GROUP_BYTES = 128, 1 << 20  # rows, and bytes of their codes, that are held before they are written
 
 
 class Sink(Protocol):
@@ -52,13 +54,15 @@ class ParquetSink:
         self._schema, self._facts = make_schema(facts), facts
         self._rows: list[dict[str, Any]] = []
         self._codes: list[Any] = []
+        self._n_bytes = 0
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
 
     def append(self, row: Row) -> None:
         """As `Sink`."""
         self._rows.append(to_record(row, self._facts))
         self._codes.append(row.codes)
-        if len(self._rows) >= GROUP:
+        self._n_bytes += row.codes.nbytes
+        if len(self._rows) >= GROUP or self._n_bytes >= GROUP_BYTES:
             self._flush()
 
     def __enter__(self) -> Self:
@@ -79,7 +83,7 @@ class ParquetSink:
             table = pa.Table.from_pylist(self._rows, self._schema.remove(at))
             table = table.add_column(at, self._schema.field(at), _nested(self._codes))
             self._writer.write_table(table.cast(self._schema))
-        self._rows, self._codes = [], []
+        self._rows, self._codes, self._n_bytes = [], [], 0
 
 
 def _nested(arrays: list[Any]) -> Any:
@@ -126,6 +130,7 @@ def make_schema(facts: RunFacts) -> Any:
         "weights_hash": pa.string(),
         "source": pa.string(),
         "text": pa.string(),
+        **({"condition": pa.list_(pa.float32())} if facts.info.condition else {}),
     } | {name: types[kind] for name, kind in facts.fields.items()}
     return pa.schema(list(columns.items()), metadata={"codec": json.dumps(describe(facts), sort_keys=True)})
 
@@ -141,6 +146,7 @@ def describe(facts: RunFacts) -> dict[str, Any]:
         "frame_rate": info.frame_rate,
         "codebooks": facts.codebooks,
         "codebook_sizes": list(info.codebook_sizes[: facts.codebooks]),
+        "condition": info.condition,
         "mode": facts.mode,
         "layout": facts.layout,
         "vocabulary": {"shared": ids.shared, **ids.specials, "size": ids.size},
@@ -163,6 +169,7 @@ class TarSink:
         member = tarfile.TarInfo(name)  # time 0, owner 0: the same bytes each time
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
+        self._tar.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps those of the whole shard
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +196,7 @@ class FolderSink:
         if self._suffix == ".npy":
             target.write_bytes(npy_bytes(row))
         else:
-            header = make_header(self._facts.info, self._facts.mode, self._facts.codebooks)
+            header = make_header(self._facts.info, self._facts.mode, self._facts.codebooks, condition=row.condition)
             with target.open("wb") as file:
                 codesfile.write(file, codesfile.CodesFile(header, row.codes.astype(np.int64), row.n_samples))
         self._rows.write(json.dumps({"file": name, **to_record(row, self._facts)}, ensure_ascii=False) + "\n")
@@ -214,12 +221,16 @@ def read_rows(output: str, path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a shard as dicts of its columns; one at a time.
 
     `codes` is an unsigned array as the layout has it; `codec.corpus.rows.to_codes` makes codes (Q, F) of it.
+    `condition`, of a model that has one, is float32 (N,).
 
     Raises:
         CorpusError: damaged.
     """
     try:
-        yield from READERS[output](path)
+        for row in READERS[output](path):
+            if "condition" in row:
+                row["condition"] = np.array(row["condition"], np.float32)
+            yield row
     except CodecError as error:
         raise CorpusError(f"{path}: damaged ({error}); run tokenize again") from None
     except (OSError, ValueError, KeyError, tarfile.TarError, EOFError) as error:
@@ -232,9 +243,14 @@ def file_key(name: str) -> str:
     >>> file_key("a/b.c"), file_key("../x"), file_key("/x")
     ('a/b%2Ec', '%2E%2E/x', '%2F/x')
     """
-    parts = [quote(part, safe=" +=@,()'!").replace(".", "%2E") for part in name.split("/")]
+    parts = [_short(quote(part, safe=" +=@,()'!").replace(".", "%2E")) for part in name.split("/")]
     # An empty part, as in `/x` and `a//b`, would make the path another one.
     return "/".join(part or "%2F" for part in parts)
+
+
+def _short(part: str) -> str:
+    """A quoted name as long as file systems take it; of a longer one its beginning and a hash, behind two `%`."""
+    return part if len(part) <= LONGEST else f"{part[:100]}%%{hashlib.sha256(part.encode()).hexdigest()[:32]}"
 
 
 def npy_bytes(row: Row) -> bytes:
@@ -259,7 +275,8 @@ def _read_tar(path: Path) -> Iterator[dict[str, Any]]:
             raise CorpusError(f"{path}: truncated: the end of the tar is missing")
     with tarfile.open(path, "r:") as tar:
         codes = None
-        for member in tar:
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]
             file = tar.extractfile(member)
             data = b"" if file is None else file.read()
             if member.name.endswith(".npy"):

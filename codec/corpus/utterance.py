@@ -17,7 +17,9 @@ from codec.errors import CorpusError
 BYTES_PER_SECOND = 32000  # of 16-bit audio at 16 kHz: what a length is guessed from where nothing states it
 
 # Columns of every shard. A field of a manifest that has one of these names comes along with `source_` in front.
-COLUMNS = ("id", "codes", "layout", "sample_rate", "num_samples", "model", "weights_hash", "source", "text")
+COLUMNS = (
+    "id", "codes", "layout", "sample_rate", "num_samples", "model", "weights_hash", "source", "text", "condition"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

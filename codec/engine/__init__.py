@@ -34,7 +34,10 @@ class Engine(Protocol):
         """The decoder's state before the first frame."""
 
     def encode_step(self, audio: Audio, state: State, n_codebooks: int) -> tuple[Codes, State]:
-        """Audio (B, 1, n * hop_length) float32 to codes (B, n_codebooks, n) int64, and the next state."""
+        """Audio (B, 1, n * hop_length) float32 to codes (B, n_codebooks, n) int64, and the next state.
+
+        Where `ModelInfo.ragged`, the last step may have fewer samples, which give n codes too.
+        """
 
     def decode_step(self, codes: Codes, state: State) -> tuple[Audio, State]:
         """Codes (B, Q, n) int64 to audio (B, 1, n * hop_length) float32, and the next state.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -50,6 +50,10 @@ class OnnxEngine:
         if not self._takes_missing and codes.min(initial=0) < 0:
             self._try_missing(codes)
         return self._decoder.run(codes, state)
+
+    def __reduce__(self) -> NoReturn:
+        """A session has no form that could be copied or sent to another process. Raises: ModelError."""
+        raise ModelError("a loaded model cannot be copied or pickled; call codec.load in each process")
 
     def _try_missing(self, codes: Codes) -> None:
         """Refuse codes of -1 where the graph, of an older build or another family, takes them for something else."""

@@ -119,20 +119,25 @@ def is_here(entry: Entry) -> bool:
     """Whether a known model needs no network."""
     from codec.hub.modeldownload import cached_folder
 
-    return entry.is_packaged or cached_folder(request_of(entry)) is not None
+    return entry.is_packaged or (not entry.by_hand and cached_folder(request_of(entry)) is not None)
 
 
 def check_runs(entry: Entry) -> None:
     """Check that a known model can run here, before it is downloaded.
 
     Raises:
-        ModelError: it is of a system that this build does not know.
+        ModelError: it is of a system that this build does not know, or only a browser gets it.
         MissingExtraError: a package that it needs is not installed.
     """
     from codec.hub.published import SYSTEMS, check_extra
 
     if entry.system not in ("codec", *SYSTEMS):
         raise ModelError(f"{entry.name}: a model of {entry.system}; this build cannot run it, upgrade codec")
+    if entry.by_hand:
+        raise ModelError(
+            f"{entry.name}: cannot be downloaded from here: save it from {entry.source} with a browser, then "
+            f"`codec convert FILE FOLDER --from {entry.system}`"
+        )
     if entry.extra is not None:
         check_extra(entry.extra, entry.name)
 

@@ -38,7 +38,7 @@ class Entry:
     """
 
     name: str
-    source: str  # `package`, hf://org/repo, or the https:// address of a folder
+    source: str  # `package`, hf://org/repo, or the https:// address of a folder, or of a page where `by_hand`
     about: str = ""  # one line for people
     revision: str | None = None  # of a hub's repository: a commit, tag or branch
     size_bytes: int | None = None  # of all files; as rounded as its source states it
@@ -49,6 +49,7 @@ class Entry:
     files: dict[str, str | None] | None = (
         None  # of another system: each file's place, and as much of its SHA-256 as stated
     )
+    by_hand: bool = False  # only a browser gets the checkpoint, from a page; then `codec convert --from` the system
 
     def __post_init__(self) -> None:
         """Check what can be checked without a network."""
@@ -56,7 +57,10 @@ class Entry:
             raise ConfigError(f"name {self.name!r:.80}: use letters, digits, dots, dashes and underlines")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
             raise ConfigError(f"{self.name}: sha256 {self.sha256!r:.80} is not 64 hexadecimal digits")
-        if (self.system == "codec") != (self.files is None) or (self.files is not None and self.sha256 is not None):
+        if self.by_hand and (self.system == "codec" or not self.source.startswith("https://")):
+            raise ConfigError(f"{self.name}: by_hand goes with the https:// address of a page, and a system")
+        lists_files = self.system != "codec" and not self.by_hand
+        if lists_files == (self.files is None) or (self.files is not None and self.sha256 is not None):
             raise ConfigError(f"{self.name}: files are listed of other systems; a model folder lists its own")
         for place, digest in (self.files or {}).items():
             if not _PLACE.fullmatch(place):

@@ -43,6 +43,9 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
     n-th item. `state_dict` after a piece leads, through `load_state_dict`, to exactly the next one; with workers, a
     loader that keeps their states (torchdata's StatefulDataLoader) does so for each.
 
+    An item is a dict of `id`, `text`, `tokens`, and of a model that decodes with one its `condition` (N,), which
+    `Model.codes` takes; a packed piece has `tokens` alone.
+
     Attributes:
         index: `index.json` of the folder.
         layout: how codes become tokens.
@@ -147,7 +150,8 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
             tokens = self._lay(row)
             if self._length is None:
                 self._position = Position(self._position.epoch, self._position.n_taken + 1)
-                yield {"id": row["id"], "text": row["text"], "tokens": torch.from_numpy(tokens)}
+                beside = {"condition": torch.from_numpy(row["condition"])} if self.index.get("condition") else {}
+                yield {"id": row["id"], "text": row["text"], "tokens": torch.from_numpy(tokens), **beside}
                 continue
             held, axis = self._position.held, self.layout.axis
             joined = tokens if held is None or not held.size else np.concatenate((held, tokens), axis)
@@ -199,4 +203,6 @@ def collate(items: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
     )
     lengths = torch.tensor([item["tokens"].shape[-1] for item in items])
     batch: dict[str, Any] = {"tokens": tokens, "attention_mask": torch.arange(longest) < lengths[:, None]}
+    if "condition" in items[0]:
+        batch["condition"] = torch.stack([item["condition"] for item in items])
     return batch | {name: [item[name] for item in items] for name in ("id", "text") if name in items[0]}

@@ -42,6 +42,7 @@ class Layer(nn.Module, ABC):
             enough.
         condition: numbers of a vector that stands for the whole signal, or 0. An encoder's last state is then that
             vector, (B, condition), once it has seen all; a decoder takes it as the first of its initial states.
+        ragged: a last block may end within a group; the layer puts behind it what the group lacks.
         edges: oldest and newest input step that each of the `up` outputs sees, counted from its group's first; empty
             where all see what the group sees.
     """
@@ -53,6 +54,7 @@ class Layer(nn.Module, ABC):
     lookahead: int | None = 0
     start: int = 0
     condition: int = 0
+    ragged: bool = False
     edges: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -93,6 +95,7 @@ class Chain(Layer):
             self.up = groups // layer.down * layer.up
         self.n_states = sum(layer.n_states for layer in self._items())
         self.condition = max((layer.condition for layer in self._items()), default=0)
+        self.ragged = self.down > 1 and all(layer.ragged or layer.down == 1 for layer in self._items())
         self.delay = self._delay()
         self.lookahead = self._lookahead()
         self.start = self._start()
@@ -236,13 +239,23 @@ class Split(Stateless):
 class CausalConv(Layer):
     """Convolution over the newest inputs; a stride makes it a down-sampling one.
 
-    Output i sees inputs up to (i + 1) * stride - 1, so a stride adds no look-ahead; before the signal stand zeros.
+    Output i sees inputs up to (i + 1) * stride - 1, so a stride adds no look-ahead; before the signal stand zeros, and
+    behind it too with `ragged`.
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        ragged: bool = False,
     ) -> None:
         super().__init__()
+        self.ragged = ragged
         self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
         self.down = stride
         self.in_dim = in_dim
@@ -262,6 +275,7 @@ class CausalConv(Layer):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, C_in, n * stride) -> (B, C_out, n)."""
+        x = F.pad(x, (0, -x.shape[-1] % self.down)) if self.ragged else x
         x = torch.cat((state[0], x), -1)
         y: Tensor = self.conv(x[..., self.skip :])
         return y, (x[..., x.shape[-1] - self.memory :],)

@@ -39,6 +39,7 @@ class MimiConfig:
     n_heads: int = 8
     hidden_dim: int = 2048  # channels inside a block's MLP
     context: int = 250  # transformer frames that attention sees, the own one included
+    ragged: bool = False  # each strided conv fills the end of what it gets, as the original; else zeros in the audio
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -60,13 +61,16 @@ class MimiDecoderConfig(MimiConfig):
 class StillConv(Layer):
     """Strided causal convolution, (B, C, n * stride) -> (B, C, n), no bias; before the signal its first step stands.
 
+    With `ragged`, behind the signal its last one.
+
     Source: Défossez et al. 2024 (Mimi), the published code's padding "replicate".
     """
 
     n_states = 2
 
-    def __init__(self, dim: int, *, stride: int) -> None:
+    def __init__(self, dim: int, *, stride: int, ragged: bool = False) -> None:
         super().__init__()
+        self.ragged = ragged
         self.conv = nn.Conv1d(dim, dim, 2 * stride, stride=stride, bias=False)
         self.dim = dim
         self.down = stride
@@ -86,7 +90,8 @@ class StillConv(Layer):
         if x.shape[-1] == 0:
             return x, state
         seen = torch.cat((torch.where(begun > 0, memory, x[..., :1]), x), -1)
-        y: Tensor = self.conv(seen)
+        lack = -x.shape[-1] % self.down if self.ragged else 0
+        y: Tensor = self.conv(F.pad(seen, (0, lack), mode="replicate"))
         return y, (seen[..., seen.shape[-1] - self.down :], torch.ones_like(begun))
 
 
@@ -129,10 +134,15 @@ def mimi_encoder(config: MimiEncoderConfig, latent_dim: int, *, hop_length: int)
     Source: Défossez et al. 2024 (Mimi), section 3.3.
     """
     seanet = SeanetEncoderConfig(
-        n_filters=config.n_filters, strides=config.strides, last_kernel_size=3, true_skip=True, n_recurrent=0
+        n_filters=config.n_filters,
+        strides=config.strides,
+        last_kernel_size=3,
+        true_skip=True,
+        n_recurrent=0,
+        ragged=config.ragged,
     )
     convs = seanet_encoder(seanet, config.dim, hop_length=_convs_hop("encoder", config, hop_length))
-    down = StillConv(config.dim, stride=config.frame_stride)
+    down = StillConv(config.dim, stride=config.frame_stride, ragged=config.ragged)
     return Chain([convs, _transformer(config), down, Linear(config.dim, latent_dim, bias=False)])
 
 

@@ -1,4 +1,4 @@
-"""The causal convolution of EnCodec: before the signal stands the signal itself, mirrored, not zeros.
+"""The causal convolution of EnCodec: before the signal stands the signal itself, mirrored, not zeros; behind it too.
 
 So the first outputs see a little of the future: the first block must have `start` steps. A shorter one is taken for the
 whole signal and mirrored as EnCodec mirrors a short one, with zeros behind it.
@@ -21,10 +21,11 @@ from codec.nn.layers import CausalConv, Layer, State
 
 
 class MirrorConv(Layer):
-    """As `CausalConv`, but for what stands before the signal.
+    """As `CausalConv`, but for what stands before the signal, and with `ragged` behind it.
 
     Raises:
-        ConfigError: a kernel that reaches no further than its stride, which sees nothing before the signal.
+        ConfigError: a kernel that reaches no further than its stride, which sees nothing before the signal; with
+            `ragged`, one that remembers less than the image behind the signal.
 
     Source: Défossez et al. 2022 (EnCodec), `pad_mode="reflect"` with `causal=True`.
     """
@@ -32,9 +33,18 @@ class MirrorConv(Layer):
     n_states = 2
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        ragged: bool = False,
     ) -> None:
         super().__init__()
+        self.ragged = ragged
         self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
         self.down = stride
         self.in_dim = in_dim
@@ -42,6 +52,8 @@ class MirrorConv(Layer):
         self.memory = self.reach - stride
         if self.memory < 1:
             raise ConfigError(f"MirrorConv: a kernel that spans {self.reach} sees nothing before a stride of {stride}")
+        if ragged and self.memory < stride - 1:
+            raise ConfigError(f"MirrorConv: ragged, a stride of {stride} needs a kernel that spans {2 * stride - 1}")
         self.start = self.memory + 1
 
     @property
@@ -57,14 +69,36 @@ class MirrorConv(Layer):
         """(B, C_in, n * stride) -> (B, C_out, n)."""
         memory, begun = state
         mirrored = F.pad(x, (0, self.memory))[..., 1 : self.memory + 1].flip(-1)
-        x = torch.cat((torch.where(begun > 0, memory, mirrored), x), -1)
-        y: Tensor = self.conv(x)
-        return y, (x[..., x.shape[-1] - self.memory :], torch.ones_like(begun))
+        seen = torch.cat((torch.where(begun > 0, memory, mirrored), x), -1)
+        after = seen[..., seen.shape[-1] - self.memory :]
+        if self.ragged and (lack := -x.shape[-1] % self.down):
+            seen = torch.cat((seen, torch.where(begun > 0, _image(seen, lack), self._end(x, lack))), -1)
+        y: Tensor = self.conv(seen)
+        return y, (after, torch.ones_like(begun))
+
+    def _end(self, x: Tensor, lack: int) -> Tensor:
+        """What stands behind a whole signal: its image, but behind a short one zeros first."""
+        short = max(0, self.memory + 1 - x.shape[-1])
+        longer = F.pad(x, (0, short))
+        return torch.cat((longer[..., x.shape[-1] :], _image(longer, lack)), -1)[..., :lack]
+
+
+def _image(x: Tensor, size: int) -> Tensor:
+    """The mirror image behind (B, C, T), its first `size` steps."""
+    return x[..., x.shape[-1] - 1 - size : -1].flip(-1)
 
 
 def mirror_conv(
-    in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+    in_dim: int,
+    out_dim: int,
+    *,
+    kernel_size: int,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    ragged: bool = False,
 ) -> Layer:
     """A `MirrorConv`, or a `CausalConv` where there is nothing to mirror."""
     make = MirrorConv if (kernel_size - 1) * dilation + 1 > stride else CausalConv
-    return make(in_dim, out_dim, kernel_size=kernel_size, stride=stride, dilation=dilation, groups=groups)
+    sizes = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "groups": groups}
+    return make(in_dim, out_dim, **sizes, ragged=ragged)

@@ -65,6 +65,8 @@ class SeanetConfig:
     norm: str = "none"
     causal: bool = True  # false: convolutions look ahead as far as back
     padding: str = "zeros"  # around the signal: zeros, or its mirror image as in EnCodec's published weights
+    # Of an encoder: a last frame that is not whole is filled by each strided conv, as in EnCodec; else zeros fill it.
+    ragged: bool = False
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -117,7 +119,7 @@ def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: 
     dim, (conv, _) = config.n_filters, CONVS[config.causal, config.padding]
     layers: list[Layer] = [conv(1, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
     for stride in config.strides:
-        down = conv(dim, 2 * dim, kernel_size=2 * stride, stride=stride)
+        down = conv(dim, 2 * dim, kernel_size=2 * stride, stride=stride, ragged=config.ragged)
         layers += [*_residual_units(config, dim), Elu(), down, *_norm(config, 2 * dim)]
         dim *= 2
     if config.n_recurrent and config.recurrent == "bilstm":

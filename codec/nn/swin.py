@@ -10,8 +10,6 @@ Features are (B, H, W, C): H places in frequency, W in time.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor, nn
@@ -127,13 +125,18 @@ def _distances() -> Tensor:
     return rows.reshape(WINDOW**2, WINDOW**2)
 
 
-@functools.lru_cache(maxsize=16)
 def _mask(high: int, wide: int, device: torch.device) -> Tensor:
-    """What a shifted grid forbids, (windows, WINDOW ** 2, WINDOW ** 2): looking from one region to another."""
-    regions = [torch.zeros(size, dtype=torch.int64, device=device) for size in (high, wide)]
-    for region in regions:
-        region[-WINDOW:-SHIFT] = 1
-        region[-SHIFT:] = 2
-    numbers = 3 * regions[0][:, None] + regions[1]
-    numbers = numbers.view(high // WINDOW, WINDOW, wide // WINDOW, WINDOW).transpose(1, 2).reshape(-1, WINDOW**2)
-    return (numbers[:, None] != numbers[:, :, None]).float() * FORBIDDEN
+    """What a shifted grid forbids, (windows, WINDOW ** 2, WINDOW ** 2): looking from one region to another.
+
+    Only the last windows of an axis hold two regions, so there are four kinds of windows. Made anew for each pass: a
+    kept one would be of numbers for a pass of shapes alone, or the other way round.
+    """
+    regions = torch.zeros(2, WINDOW, dtype=torch.int64, device=device)
+    regions[1, -SHIFT:] = 1  # of a last window
+    numbers = (2 * regions[:, None, :, None] + regions[:, None, :]).view(4, WINDOW**2)
+    forbidden = (numbers[:, None] != numbers[:, :, None]).float() * FORBIDDEN
+    is_last = [torch.zeros(size // WINDOW, dtype=torch.int64, device=device) for size in (high, wide)]
+    for last in is_last:
+        last[-1] = 1
+    kinds = 2 * is_last[0][:, None] + is_last[1]
+    return forbidden[kinds.flatten()]

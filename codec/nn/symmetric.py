@@ -45,7 +45,7 @@ class WholeLayer(Layer, ABC):
 
 
 class SymmetricConv(WholeLayer):
-    """Convolution with zeros on both sides, (B, C_in, n * stride) -> (B, C_out, n).
+    """Convolution with zeros on both sides, (B, C_in, n * stride) -> (B, C_out, n); more behind with `ragged`.
 
     An odd zero goes to the left, as in EnCodec and DAC; HiFi-Codec pads so too, where the kernel is 2 * stride.
 
@@ -56,9 +56,18 @@ class SymmetricConv(WholeLayer):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        ragged: bool = False,
     ) -> None:
         super().__init__()
+        self.ragged = ragged
         self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
         self.down = stride
         self.left, self.right = _sides((kernel_size - 1) * dilation + 1, stride)
@@ -71,7 +80,8 @@ class SymmetricConv(WholeLayer):
 
     def apply_to(self, x: Tensor) -> Tensor:
         """Pad and convolve."""
-        y: Tensor = self.conv(F.pad(x, (self.left, self.right)))
+        lack = -x.shape[-1] % self.down if self.ragged else 0
+        y: Tensor = self.conv(F.pad(x, (self.left, self.right + lack)))
         return y
 
 
@@ -88,9 +98,18 @@ class SymmetricMirrorConv(WholeLayer):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        ragged: bool = False,
     ) -> None:
         super().__init__()
+        self.ragged = ragged
         self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
         self.down = stride
         self.left, self.right = _sides((kernel_size - 1) * dilation + 1, stride)
@@ -98,13 +117,14 @@ class SymmetricMirrorConv(WholeLayer):
 
     @property
     def receptive_field(self) -> int:
-        """The image on the left and the own inputs."""
-        return self.left + self.down
+        """The image on the left and the own inputs; where one is missing, the image behind shows older ones."""
+        return self.left + self.down + (self.down - 1 if self.ragged else 0)
 
     def apply_to(self, x: Tensor) -> Tensor:
         """Mirror and convolve."""
-        short = max(0, self.left + 1 - x.shape[-1])
-        x = F.pad(F.pad(x, (0, short)), (self.left, self.right), mode="reflect")
+        right = self.right + (-x.shape[-1] % self.down if self.ragged else 0)
+        short = max(0, max(self.left, right) + 1 - x.shape[-1])
+        x = F.pad(F.pad(x, (0, short)), (self.left, right), mode="reflect")
         y: Tensor = self.conv(x[..., : x.shape[-1] - short])
         return y
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from codec.errors import CodecError
 from codec.files import atomic_path, describe_os_error
 from codec.quality.compare import Comparison, Point, points_of
 from codec.quality.curve import Dot, Panel, Series, draw
-from codec.quality.reportpage import STYLE, example_section, heading, mean_cell, scrolling
+from codec.quality.reportpage import STYLE, example_sections, heading, mean_cell, scrolling
 from codec.quality.scores import HEADINGS, WEIGHTS, interval, number, score_names
 from codec.quality.systems import Facts
 
@@ -101,6 +102,10 @@ def markdown(result: Comparison, about: Mapping[str, str]) -> str:
 
 def curve(result: Comparison) -> str:
     """Give the picture of quality against bitrate, as SVG."""
+    return draw(_panels(result), title=f"Quality against bitrate, {result.condition}")
+
+
+def _panels(result: Comparison) -> list[Panel]:
     points = points_of(result.rows)
     names = score_names([row.scores for row in result.rows]) if result.rows else ()
     panels = []
@@ -110,7 +115,7 @@ def curve(result: Comparison) -> str:
             dots = tuple(Dot(point.bitrate, point.means[name]) for point in points if point.system == facts.name)
             lines.append(Series(facts.name, dots, is_ours=facts.parameters is not None))
         panels.append(Panel(name, tuple(lines)))
-    return draw(panels, title=f"Quality against bitrate, {result.condition}")
+    return panels
 
 
 def page(result: Comparison, about: Mapping[str, str]) -> str:
@@ -122,24 +127,23 @@ def page(result: Comparison, about: Mapping[str, str]) -> str:
     n_files = len({row.file for row in result.rows})
     told = [f"{n_files} files, {escape(result.condition)}; everything is judged at 16 kHz."]
     told += [f"{name.capitalize()}: <code>{escape(about[name])}</code>." for name in ABOUT if about.get(name)]
-    notes = [f"<li>{escape(facts.name)}: {escape(facts.note)}</li>" for facts in result.facts if facts.note]
     groups = sorted({row.group for row in result.rows} - {""})
+    charts = "".join(draw([panel], title=f"{HEADINGS[panel.score][0]} against bitrate") for panel in _panels(result))
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><title>Comparison</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{STYLE}svg{{max-width:100%;height:auto}}</style></head><body>",
+        f"<style>{STYLE}</style></head><body>",
         f"<header><h1>Comparison</h1>{''.join(f'<p>{line}</p>' for line in told)}</header><main>",
-        f"<h2>Quality against bitrate</h2>{curve(result)}",
+        f'<h2>Quality against bitrate</h2><div class="charts">{charts}</div>',
+        "<p>Bars: where the mean lies with 95 % probability (bootstrap over files).</p>",
         f"<h2>Means</h2>{_html_table(result, None)}",
-        "<p>Bitrates are counted: bits of codes or packets, without container. RTF is the time to encode and decode "
-        "over the audio's. Small: where the mean lies with 95 % probability (bootstrap over files).</p>",
-        f"<ul>{''.join(notes)}</ul>",
+        "<p>↑ more is better, ↓ less is better. Small: the interval of 95 % probability. Bitrates are counted: bits of "
+        "codes or packets, without container. RTF is the time to encode and decode over the audio's.</p>",
         *(f"<h2>{escape(_counted(result, group))}</h2>{_html_table(result, group)}" for group in groups),
     ]
     if result.examples:
-        parts.append("<h2>Listen and look</h2>")
-        parts += [example_section(example) for example in result.examples]
+        parts += ["<h2>Listen and look</h2>", *example_sections(result.examples)]
     return "\n".join([*parts, "</main></body></html>", ""])
 
 
@@ -179,17 +183,33 @@ def _markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str
 def _html_table(result: Comparison, group: str | None) -> str:
     rows = [row for row in result.rows if group is None or row.group == group]
     names = score_names([row.scores for row in rows])
-    heads = [(title, "") for title in _headings(())] + [heading(name) for name in names]
+    heads = [("Set to", ""), ("Bitrate", "kbit/s"), *map(heading, names), ("RTF", "time / audio, ↓"), ("Codebooks", "")]
     columns = "".join(f'<th scope="col">{head}<span class="unit">{unit}</span></th>' for head, unit in heads)
     facts = {one.name: one for one in result.facts}
     lines = []
-    for point in points_of(rows):
-        first, *rest = _cells(point, facts[point.system])
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-        scores = "".join(mean_cell(name, point.means[name]) for name in names)
-        lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}{scores}</tr>')
+    for system, points in itertools.groupby(points_of(rows), key=lambda point: point.system):
+        name = f"<span>{escape(system)}<small>{escape(_told(facts[system]))}</small></span>"
+        lines.append(f'<tr class="codec"><th scope="rowgroup" colspan="{len(heads)}">{name}</th></tr>')
+        for point in points:
+            _, label, rate, _, books, *_ = _cells(point, facts[system])
+            scores = "".join(mean_cell(name, point.means[name]) for name in names)
+            rest = f"<td>{number(point.rtf, 4)}</td><td>{escape(books)}</td>"
+            lines.append(f'<tr><th scope="row">{escape(label)}</th><td>{rate}</td>{scores}{rest}</tr>')
     label = escape(group or "Means")
     return f"{scrolling(label)}<table><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+
+
+def _told(facts: Facts) -> str:
+    """What a codec is, as one line; what is not known is left out."""
+    known = [
+        facts.frame_rate is not None and f"{facts.frame_rate:g} frames/s",
+        facts.parameters is not None and f"{facts.parameters / 1e6:.1f} M parameters",
+        not math.isnan(facts.gmacs) and f"{number(facts.gmacs, 2)} GMAC/s",
+        facts.latency is not None and f"{1000 * facts.latency:.0f} ms of latency",
+        {True: "streams", False: "whole files", None: ""}[facts.is_streaming],
+        facts.note,
+    ]
+    return "; ".join(text for text in known if text)
 
 
 def _write_csv(path: Path, result: Comparison) -> None:

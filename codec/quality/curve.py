@@ -3,12 +3,13 @@
 >>> from codec.quality.scores import Mean
 >>> line = Series("mine", (Dot(1000.0, Mean(1.3, 1.2, 1.4, 8)), Dot(4000.0, Mean(1.8, 1.7, 1.9, 8))), is_ours=True)
 >>> draw([Panel("pesq", (line,))]).count("<circle")
-3
+2
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from html import escape
@@ -27,9 +28,21 @@ COLOURS = (
     ("#4a4a4a", "#c4c4c4"),
 )
 MARKS = ("circle", "square", "triangle", "diamond")
-WIDTH, HEIGHT = 400, 300  # of a panel
+WIDTH, HEIGHT = 440, 320  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 34, 46  # margins inside a panel
 LEGEND_ROW, LEGEND_COLUMN = 20, 200
+LETTER, LINE = 6.8, 14  # width of a letter and height of a line of a label, generously
+# From a mark to the label beside it: right, above, below, left, then the corners; and how the text is anchored there.
+BESIDE = (
+    (10, 4, "start"),
+    (0, -11, "middle"),
+    (0, 20, "middle"),
+    (-10, 4, "end"),
+    (7, -8, "start"),
+    (7, 17, "start"),
+    (-7, -8, "end"),
+    (-7, 17, "end"),
+)
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # kbit/s
 
 
@@ -59,7 +72,9 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], *, title: str = "Quality against bitrate") -> str:
-    """Give the picture as text: a legend, and one panel per score, two in a row.
+    """Give the picture as text: one panel per score, two in a row, each line named beside it.
+
+    Where lines leave no place for a name, a legend stands above all panels.
 
     Args:
         panels: all with the same series in the same order.
@@ -69,7 +84,9 @@ def draw(panels: Sequence[Panel], *, title: str = "Quality against bitrate") -> 
     n_columns = min(2, max(1, len(panels)))
     width = WIDTH * n_columns
     per_row = max(1, (width - LEFT) // LEGEND_COLUMN)
-    legend_height = 12 + LEGEND_ROW * -(-len(names) // per_row)
+    drawn = [_panel(panel) for panel in panels]
+    shown = [] if all(is_named for _, is_named in drawn) else names
+    legend_height = 12 + LEGEND_ROW * -(-len(shown) // per_row) if shown else 0
     height = legend_height + HEIGHT * -(-len(panels) // n_columns)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -77,14 +94,14 @@ def draw(panels: Sequence[Panel], *, title: str = "Quality against bitrate") -> 
         f"<title>{escape(title)}</title>",
         f"<style>{_style(len(names))}</style>",
     ]
-    for i, name in enumerate(names):
+    for i, name in enumerate(shown):
         x, y = LEFT + i % per_row * LEGEND_COLUMN, 18 + i // per_row * LEGEND_ROW
         ours = " ours" if panels[0].series[i].is_ours else ""
         parts.append(f'<path class="line s{i % len(COLOURS)}{ours}" d="M{x} {y - 4}h24"/>{_mark(i, x + 12, y - 4)}')
         parts.append(f'<text x="{x + 30}" y="{y}">{escape(name)}</text>')
-    for i, panel in enumerate(panels):
+    for i, (panel, _) in enumerate(drawn):
         x, y = i % n_columns * WIDTH, legend_height + i // n_columns * HEIGHT
-        parts.append(f'<g transform="translate({x} {y})">{_panel(panel)}</g>')
+        parts.append(f'<g transform="translate({x} {y})">{panel}</g>')
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -94,20 +111,21 @@ def _style(n_series: int) -> str:
     light = "".join(f".s{i}{{stroke:{a}}}.m{i}{{fill:{a}}}" for i, (a, _) in enumerate(used))
     dark = "".join(f".s{i}{{stroke:{b}}}.m{i}{{fill:{b}}}" for i, (_, b) in enumerate(used))
     return (
-        "text{font:12px system-ui,sans-serif;fill:#3d3a45}.head{font-weight:600;font-size:13px}"
+        "text{font:12px system-ui,sans-serif;fill:#3d3a45}.head{font-weight:600;font-size:13px}.name{font-weight:600}"
         ".grid{stroke:#8883;stroke-width:1}.line{fill:none;stroke-width:1.75}.ours{stroke-width:3.25}"
         f".bar{{stroke-width:1.25}}{light}"
         f"@media(prefers-color-scheme:dark){{text{{fill:#d6d3de}}{dark}}}"
     )
 
 
-def _panel(panel: Panel) -> str:
+def _panel(panel: Panel) -> tuple[str, bool]:
+    """One score, and whether each of its lines has its name beside it."""
     heading, unit, _, more_is_better = HEADINGS[panel.score]
     dots = [dot for series in panel.series for dot in series.dots if not math.isnan(dot.mean.value)]
     arrow = "more is better" if more_is_better else "less is better"
     parts = [f'<text class="head" x="{LEFT}" y="20">{escape(heading)} ({escape(unit)}; {arrow})</text>']
     if not dots:
-        return "".join([*parts, f'<text x="{LEFT}" y="{TOP + 20}">nothing measured</text>'])
+        return "".join([*parts, f'<text x="{LEFT}" y="{TOP + 20}">nothing measured</text>']), True
     low, high, step = _scale([value for dot in dots for value in _ends(dot.mean)])
     rates = [math.log(dot.bitrate / 1000) for dot in dots]
     left, right = min(rates) - 0.12, max(rates) + 0.12
@@ -131,15 +149,17 @@ def _panel(panel: Panel) -> str:
             parts.append(f'<path class="grid" d="M{last:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
             parts.append(f'<text x="{last:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:g}" y="{HEIGHT - 10}" text-anchor="middle">kbit/s</text>')
-    return "".join([*parts, *_lines(panel, x_of, y_of)])
+    parts.append(f'<text x="{middle:g}" y="{HEIGHT - 10}" text-anchor="middle">bitrate, kbit/s</text>')
+    lines = _lines(panel, x_of, y_of)
+    names = _names(panel, x_of, y_of)
+    return "".join([*parts, *lines, *names]), len(names) == sum(bool(_known(series)) for series in panel.series)
 
 
 def _lines(panel: Panel, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> list[str]:
     """Lines, intervals and marks; kbit/s and scores to places."""
     parts = []
     for i, series in enumerate(panel.series):
-        known = sorted((d for d in series.dots if not math.isnan(d.mean.value)), key=lambda dot: dot.bitrate)
+        known = _known(series)
         at = [(x_of(dot.bitrate / 1000), y_of(dot.mean.value)) for dot in known]
         colour = i % len(COLOURS)
         if at:
@@ -151,6 +171,42 @@ def _lines(panel: Panel, x_of: Callable[[float], float], y_of: Callable[[float],
                 parts.append(f'<path class="bar s{colour}" d="{ends}"/>')
             parts.append(_mark(i, x, y))
     return parts
+
+
+def _names(panel: Panel, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> list[str]:
+    """The name of each line where it hides nothing, beside its last mark or another; left out where there is none."""
+    lines = [[(x_of(d.bitrate / 1000), y_of(d.mean.value)) for d in _known(series)] for series in panel.series]
+    taken = [point for line in lines for point in _along(line)]
+    for dot in (dot for series in panel.series for dot in _known(series)):
+        taken += _along([(x_of(dot.bitrate / 1000), y_of(end)) for end in _ends(dot.mean)])
+    parts = []
+    for i, (series, line) in enumerate(zip(panel.series, lines, strict=True)):
+        for (x, y), (right, down, anchor) in ((point, place) for point in reversed(line) for place in BESIDE):
+            wide = LETTER * len(series.name)
+            left = x + right - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
+            top = y + down - 0.8 * LINE
+            inside = left >= LEFT and left + wide <= WIDTH - 2 and top >= TOP and top + LINE <= HEIGHT - BOTTOM
+            if not inside or any(left - 3 <= a <= left + wide + 3 and top - 2 <= b <= top + LINE + 2 for a, b in taken):
+                continue
+            taken += _along([(left, top + LINE / 2), (left + wide, top + LINE / 2)])
+            text = f'x="{x + right:.1f}" y="{y + down:.1f}" text-anchor="{anchor}">{escape(series.name)}'
+            parts.append(f'<text class="name m{i % len(COLOURS)}" {text}</text>')
+            break
+    return parts
+
+
+def _along(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points on a line, at most 4 apart."""
+    points = list(line)
+    for (x1, y1), (x2, y2) in itertools.pairwise(line):
+        n = math.ceil(math.dist((x1, y1), (x2, y2)) / 4)
+        points += [(x1 + (x2 - x1) * k / n, y1 + (y2 - y1) * k / n) for k in range(1, n)]
+    return points
+
+
+def _known(series: Series) -> list[Dot]:
+    """What was measured, from low to high bitrate."""
+    return sorted((d for d in series.dots if not math.isnan(d.mean.value)), key=lambda dot: dot.bitrate)
 
 
 def _ends(mean: Mean) -> tuple[float, ...]:

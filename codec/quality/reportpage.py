@@ -44,11 +44,21 @@ h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; overflow-wrap: anywhere; }
 p, figcaption, .unit, .interval { color: var(--soft); } p { margin: .25rem 0; max-width: 60rem; }
 code { font: .875em/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 a { color: var(--accent); } :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; background: var(--card); }
+.wide { overflow-x: auto; margin-bottom: .75rem; border: 1px solid var(--line); border-radius: 10px;
+  background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 tr:last-child > * { border-bottom: 0; } thead th { font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+tr > th:first-child { position: sticky; left: 0; background: var(--card); }
+.codec ~ tr > th { font-weight: 400; }
+.codec > th:first-child { background: var(--paper); padding-top: .9rem; font-weight: 600; }
+.codec span { position: sticky; left: .8rem; display: inline-block; max-width: min(70rem, calc(100vw - 5rem));
+  white-space: normal; } .codec small { font-size: .85rem; font-weight: 400; color: var(--soft); margin-left: .5rem; }
+.charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.charts svg { width: 100%; height: auto; max-width: 40rem; }
+details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; }
+summary h3 { display: inline; } .versions { margin-top: .75rem; }
 .wide:has(.narrow) { width: fit-content; max-width: 100%; }
 .unit, .interval { display: block; font-size: .78rem; font-weight: 400; }
 .versions { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); }
@@ -90,9 +100,7 @@ def page(result: EvalResult, summaries: Sequence[Summary]) -> str:
     if result.examples:
         parts += [
             "<h2>Listen and look</h2>",
-            "<p>Time runs to the right, frequency upwards on the mel scale, brighter is louder (70 dB); the pictures "
-            "of one file share one scale.</p>",
-            *(example_section(example) for example in result.examples),
+            *example_sections(result.examples),
         ]
     return "\n".join([*parts, "</main></body></html>", ""])
 
@@ -153,17 +161,27 @@ def scrolling(label: str) -> str:
     return f'<div class="wide" role="region" aria-label="{label}" tabindex="0">'
 
 
-def example_section(example: Example) -> str:
-    """Give one file: original and decoded versions side by side, each to be seen and heard.
+def example_sections(examples: Sequence[Example]) -> list[str]:
+    """Give files to be seen and heard, the first one opened, with a line that says how to read the pictures.
 
     Raises:
         AudioError: samples that are not numbers.
     """
+    note = (
+        "<p>Time runs to the right, frequency upwards on the mel scale, brighter is louder (70 dB); the pictures "
+        "of one file share one scale.</p>"
+    )
+    return [note, *(_section(example, is_open=i == 0) for i, example in enumerate(examples))]
+
+
+def _section(example: Example, *, is_open: bool) -> str:
+    """One file: original and decoded versions side by side."""
     check_samples(example.audio, example.file)
     top_db = float(loudness_db(example.audio, example.sample_rate).max())
     versions = [("original", example.audio), *((one.label, one.audio) for one in example.decoded)]
     figures = "".join(_figure(example, label, audio, top_db) for label, audio in versions)
-    return f'<section><h3>{escape(example.file)}</h3><div class="versions">{figures}</div></section>'
+    summary = f"<summary><h3>{escape(example.file)}</h3></summary>"
+    return f'<details{" open" if is_open else ""}>{summary}<div class="versions">{figures}</div></details>'
 
 
 def _figure(example: Example, label: str, audio: Floats, top_db: float) -> str:

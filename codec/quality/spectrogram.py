@@ -118,6 +118,15 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+def mel_place(frequency: float, sample_rate: int) -> float:
+    """Return where a frequency, Hz, stands in a picture: 0 at its bottom, 1 at its top, half of `sample_rate`.
+
+    >>> mel_place(0, 16000), mel_place(8000, 16000)
+    (0.0, 1.0)
+    """
+    return _hz_to_mel(frequency) / _hz_to_mel(sample_rate / 2)
+
+
 def _hz_to_mel(frequency: float) -> float:
     """Slaney's mel: 3 mel per 200 Hz up to 1 kHz, logarithmic above."""
     return frequency * 3 / 200 if frequency < 1000 else 15 + 27 * float(np.log(frequency / 1000) / np.log(6.4))

@@ -35,9 +35,12 @@ def check_sample_rate(sample_rate: float | None, default: int) -> int:
     """A sample rate from outside, Hz; `default` for None. Raises: AudioError for one that cannot be."""
     if sample_rate is None:
         return default
-    fits = MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and sample_rate == int(sample_rate)
+    try:
+        fits = MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and sample_rate == int(sample_rate)
+    except TypeError:  # text, for example
+        fits = False
     if not fits:
-        raise AudioError(f"sample_rate={sample_rate}: use whole Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}")
+        raise AudioError(f"sample_rate={sample_rate!r}: use whole Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}")
     return int(sample_rate)
 
 

@@ -48,10 +48,13 @@ class AudioQueue(Queue):
     def close(self) -> None:
         """No more samples come; zeros carry the last ones through the model's delay, to the end of a step.
 
-        Not where there was no step yet and all is too short for one that is right: it would be a longer signal.
+        Not where there was no step yet and all is too short for one that is right: it would be a longer signal. Nor
+        where the encoder is `ragged`: it knows what to put behind the last sample.
         """
         self._append(self._resampler.flush())
         self.ended = True
+        if self._info.ragged:
+            return
         end = self._info.frames(self.n_samples)
         if self._remembers and (self.n_frames or end >= self._reach.start):
             end += (self.n_frames - end) % self._step
@@ -59,7 +62,10 @@ class AudioQueue(Queue):
         self.pending = np.pad(self.pending, ((0, 0), (0, size - self.pending.shape[1])))
 
     def blocks(self) -> list[Block]:
-        """What is ready: blocks (C, samples) of whole frames. What no later block needs is removed from here."""
+        """What is ready: blocks (C, samples) of whole frames, but for the last one of a `ragged` encoder.
+
+        What no later block needs is removed from here.
+        """
         hop, start = self._info.hop_length, self._origin(self.n_frames)
         size = self._reach.step(self.n_frames, self._step)
         if self._remembers and not self.ended and self.pending.shape[1] == size * hop:  # one step: most
@@ -69,7 +75,7 @@ class AudioQueue(Queue):
         ready, done = [], self.n_frames
         for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
             data = self.pending[:, (window.begin - start) * hop : window.end - start * hop]
-            if short := -data.shape[1] % hop:
+            if (short := -data.shape[1] % hop) and not self._info.ragged:
                 data = np.pad(data, ((0, 0), (0, short)))  # behind what the kept frames see
             ready.append(Block(data, slice(window.first - window.begin, window.stop - window.begin)))
             done = window.stop
@@ -111,6 +117,7 @@ class CodesQueue(Queue):
         """Begin; `sample_rate` of what is given, Hz; `step` in frames."""
         resampler = Resampler(info.sample_rate, sample_rate, n_channels)
         super().__init__(info, decoder_reach(info), resampler, step=step)
+        self._remembers = info.decoder_lookahead == 0
         self.pending: Codes | None = None
         self.n_frames = 0  # frames taken
         self.n_run = 0  # samples decoded, delay included
@@ -128,7 +135,7 @@ class CodesQueue(Queue):
         self.ended = True
         if self.pending is None:
             return
-        if self._info.decoder_lookahead == 0 and (self.n_run or self.pending.shape[2] >= self._reach.start):
+        if self._remembers and (self.n_run or self.pending.shape[2] >= self._reach.start):
             self.pending = np.pad(self.pending, ((0, 0), (0, 0), (0, -self.pending.shape[2] % self._step)))
 
     def blocks(self) -> list[Block]:
@@ -136,6 +143,10 @@ class CodesQueue(Queue):
         if self.pending is None:
             return []
         hop, done = self._info.hop_length, self.n_run // self._info.hop_length
+        size = self._reach.step(done, self._step)
+        if self._remembers and not self.ended and self.pending.shape[2] == size:  # one step: most
+            data, self.pending = self.pending, self.pending[:, :, :0].copy()
+            return [Block(data, slice(0, size * hop))]
         start, ready = self._origin(done), []
         known = start + self.pending.shape[2]
         for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=1, ended=self.ended):

@@ -115,7 +115,8 @@ class Stream(ABC, Generic[AnyQueue]):
             self._states = self._last if self._coding.keeps else self._states
             for part, (result, _) in zip(parts, steps, strict=True):
                 part.append(result[0][..., block.keep])
-        given = self._queue.give(np.stack([_joined(part, self._coding.nothing) for part in parts]))
+        rows = [_joined(part, self._coding.nothing) for part in parts]
+        given = self._queue.give(rows[0][None] if len(rows) == 1 else np.stack(rows))  # one channel: most
         return like(given[0] if self._channels is None else given, self._is_torch)
 
 

@@ -68,8 +68,7 @@ class RateControl:
             state: (B, 2).
         """
         batch, n_codebooks, n_frames = codes.shape
-        frames = audio.reshape(batch, n_frames, -1).astype(np.float64)
-        loudness = 10 * np.log10(np.square(frames).mean(2) + 10 ** (SILENCE_DB / 10))
+        loudness = loudness_of(audio, audio.shape[1] // max(1, n_frames))
         counts = np.zeros((batch, 1, n_frames), np.int64)
         after = state.copy()
         for row in range(batch):
@@ -91,6 +90,13 @@ class RateControl:
             choice -= 1
         state[:] = min(MAX_CREDIT * second, credit + self.target - self.bits[choice]), loudest
         return choice
+
+
+def loudness_of(audio: Audio, hop_length: int) -> NDArray[np.float64]:
+    """Mean power of each frame (B, n), dB, of audio (B, n * hop_length)."""
+    frames = audio.reshape(len(audio), -1, hop_length).astype(np.float64)
+    loudness: NDArray[np.float64] = 10 * np.log10(np.square(frames).mean(2) + 10 ** (SILENCE_DB / 10))
+    return loudness
 
 
 def choose_control(info: ModelInfo, bitrate: float | None) -> RateControl:

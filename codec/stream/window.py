@@ -87,19 +87,19 @@ def windows(reach: Reach, *, first: int, known: int, step: int, hop_length: int,
     Args:
         reach: of the network.
         first: first frame that was not computed yet.
-        known: input steps that came so far; where `ended`, whole frames.
+        known: input steps that came so far; where `ended`, whole frames but for a `ragged` encoder's last one.
         step: frames of a step but for the first.
         hop_length: input steps of a frame.
         ended: no more come.
     """
     ready: list[Window] = []
     if reach.whole:
-        stop = known // hop_length
+        stop = -(-known // hop_length)
         return [Window(0, 0, stop, known)] if ended and first < stop else []
     while (stop := first + reach.step(first, step)) * hop_length + reach.ahead <= known or (
         ended and first * hop_length < known
     ):
-        stop = min(stop, known // hop_length)
+        stop = min(stop, -(-known // hop_length))
         ready.append(Window(max(0, first - reach.context), first, stop, min(known, stop * hop_length + reach.ahead)))
         first = stop
     return ready

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codec.arrays import as_codes, is_torch, like
+from codec.arrays import as_integers, is_torch, like
 from codec.errors import CodesError
-from codec.tokens.ids import BEGINNINGS, TokenIds
+from codec.tokens.ids import BEGINNINGS, TokenIds, unsigned
 
-Array = npt.NDArray[np.int64]
+Array = npt.NDArray[np.signedinteger[Any]]
 Facts = npt.NDArray[np.bool_]
 
 
@@ -22,7 +22,7 @@ class Restored:
     """Codes out of tokens, whole frames only.
 
     Attributes:
-        codes: int64 (Q, F), numpy or torch as the tokens were.
+        codes: (Q, F), numpy or torch as the tokens were, and of their type as `arrange` says.
         n_incomplete: frames that were begun after these, and lack codes.
         n_dropped: tokens of those frames.
         stopped: what ended the audio before the tokens ended: a special token's name, or with `strict` off a wrong
@@ -79,18 +79,18 @@ class Layout(abc.ABC):
             wrap: put audio_start before and audio_end behind.
 
         Returns:
-            int64 tokens of the same kind.
+            Tokens of the same kind: int16 or int32 where the codes are and the vocabulary fits, else int64.
 
         Raises:
             CodesError: a wrong number of codebooks, a code out of range, named with its position.
         """
-        array = as_codes(codes, "codes")
+        array = _integers(codes, "codes", self.ids)
         if array.ndim < 2 or array.shape[-2] != self.ids.n_codebooks:
             raise CodesError(f"codes of shape {array.shape}: expected (..., {self.ids.n_codebooks}, frames)")
         _check_codes(array, self.ids)
-        tokens = self._lay(array + self.ids.offset_column)
+        tokens = self._lay(array + self.ids.offset_columns[array.dtype])
         if wrap:
-            edge = np.ones((*array.shape[:-2], *self.step), np.int64)
+            edge = np.ones((*array.shape[:-2], *self.step), array.dtype)
             tokens = np.concatenate((edge * self.ids.audio_start, tokens, edge * self.ids.audio_end), self.axis)
         return _back(tokens, codes)
 
@@ -108,7 +108,7 @@ class Layout(abc.ABC):
         Raises:
             CodesError: a wrong shape; with `strict` an id that cannot stand where it stands, named with its position.
         """
-        array = as_codes(tokens, "tokens")
+        array = _integers(tokens, "tokens", self.ids)
         count = self.ids.n_codebooks if codebooks is None else codebooks
         if not 1 <= count <= self.ids.n_codebooks:
             raise CodesError(f"codebooks={count}: the layout has 1 to {self.ids.n_codebooks}")
@@ -120,8 +120,7 @@ class Layout(abc.ABC):
             raise CodesError(f"tokens of shape {array.shape}: expected ([batch,] {', '.join(wanted)})")
         items = array if array.ndim > n_dims else array[None]
         if (quick := self._restore_whole(items, count)) is not None:
-            whole, stopped = _back(quick[0], tokens), quick[1]
-            results = [Restored(codes, 0, 0, stopped) for codes in whole]
+            results = [Restored(_back(codes, tokens), 0, 0, quick[1]) for codes in quick[0]]
             return results if array.ndim > n_dims else results[0]
         found = []
         for i, item in enumerate(items):
@@ -136,15 +135,15 @@ class Layout(abc.ABC):
         None for all else, which `_restore` takes apart item by item.
         """
         stopped = ""
-        if tokens.shape[self.axis] > 1:
+        if tokens.shape[self.axis] > 1 and tokens.flat[0] == self.ids.audio_start:
             first, last = (tokens[..., i] if self.axis == -1 else tokens[:, i] for i in (0, -1))
             if (first == self.ids.audio_start).all() and (last == self.ids.audio_end).all():
                 tokens, stopped = tokens[..., 1:-1] if self.axis == -1 else tokens[:, 1:-1], "audio_end"
         ids = self._whole(tokens)
         if ids is None:
             return None
-        codes = np.empty(ids.shape, np.int64)
-        np.subtract(ids, self.ids.offset_column, out=codes)
+        codes = np.empty(ids.shape, ids.dtype)
+        np.subtract(ids, self.ids.offset_columns[ids.dtype], out=codes)
         return (codes[:, :count], stopped) if _wrong_code(codes, self.ids) is None else None
 
     def _restore(
@@ -238,9 +237,9 @@ class Layout(abc.ABC):
         """Codes of the whole frames, and where rows hold ids of another codebook: (codebook, index in the row)."""
         covered = min(len(row) * n for row, n in zip(rows[:count], self.divisors, strict=False))
         whole = min(covered, self._begun(rows))  # a slow codebook alone reaches beyond the end
-        codes, bad = np.empty((count, whole), np.int64), []
+        codes, bad = np.empty((count, whole), rows[0].dtype), []
         for q, row in enumerate(rows[:count]):
-            offset, size, divisor = self.ids.offsets[q], self.ids.codebook_sizes[q], self.divisors[q]
+            offset, size, divisor = row.dtype.type(self.ids.offsets[q]), self.ids.codebook_sizes[q], self.divisors[q]
             need = -(-whole // divisor)
             if divisor == 1:
                 used = np.subtract(row[:whole], offset, out=codes[q])
@@ -249,9 +248,8 @@ class Layout(abc.ABC):
                 for shift in range(divisor):
                     codes[q, shift::divisor] = used[: len(codes[q, shift::divisor])]
             for part, start in ((used, 0), (row[need:] - offset, need)):
-                unsigned = part.view(np.uint64)
-                if len(part) and unsigned.max() >= size:
-                    bad.append((q, start + int((unsigned >= size).argmax())))
+                if len(part) and unsigned(part).max() >= size:
+                    bad.append((q, start + int((unsigned(part) >= size).argmax())))
         return codes, bad
 
     def _result(self, codes: Array, rows: list[Array], stopped: str) -> tuple[Array, int, int, str]:
@@ -273,15 +271,24 @@ def _wrong_code(codes: Array, ids: TokenIds) -> tuple[int, ...] | None:
     """Where the first code out of range is, in an array (..., Q, F)."""
     if not codes.size:
         return None
-    unsigned = codes.view(np.uint64)  # a code below 0 is huge then, so that one comparison does
-    if unsigned.max() < min(ids.codebook_sizes):
+    values = unsigned(codes)  # a code below 0 is huge then, so that one comparison does
+    if values.max() < min(ids.codebook_sizes):
         return None
     sizes = np.array(ids.codebook_sizes, np.uint64)
-    if not (unsigned.max(axis=-1) >= sizes).any():
+    if not (values.max(axis=-1) >= sizes).any():
         return None
-    return tuple(int(i) for i in np.argwhere(unsigned >= sizes[:, None])[0])
+    return tuple(int(i) for i in np.argwhere(values >= sizes[:, None])[0])
+
+
+def _integers(x: Any, name: str, ids: TokenIds) -> Array:
+    """Integers in their own type where it is one of a layout that holds the vocabulary, else in int64."""
+    array = as_integers(x, name)
+    return array if array.dtype in ids.offset_columns else array.astype(np.int64)
 
 
 def _back(array: Array, source: Any) -> Any:
     """The array as the kind of `source`, on its device."""
-    return like(array, True).to(source.device) if is_torch(source) else array
+    if not is_torch(source):
+        return array
+    tensor = like(array, True)
+    return tensor if source.is_cpu else tensor.to(source.device)

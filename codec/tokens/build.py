@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,10 +73,13 @@ def make_layout(kind: str, ids: TokenIds, options: Mapping[str, Any] | None = No
     """
     kind, written = parse_layout(kind)
     options = written | dict(options or {})
+    known = [name for name in inspect.signature(LAYOUTS[kind]).parameters if name != "ids"]
+    if unknown := [name for name in options if name not in known]:
+        raise CodesError(f"layout {kind}: no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     try:
         return LAYOUTS[kind](ids, **options)
     except TypeError as failure:
-        raise CodesError(f"layout {kind}: options {options}: {str(failure).split('() ')[-1]}") from None
+        raise CodesError(f"layout {kind}: options {options}: {failure}") from None
 
 
 def parse_layout(text: str) -> tuple[str, dict[str, Any]]:

@@ -15,10 +15,13 @@ from functools import cache, lru_cache
 from itertools import accumulate
 
 import numpy as np
+import numpy.typing as npt
 
 from codec.errors import CodesError
 from codec.tokens.base import Array, Facts, Layout
 from codec.tokens.ids import TokenIds
+
+Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Sections(Layout):
 
     def _lay(self, shifted: Array) -> Array:
         *batch, n_codebooks, n_frames = shifted.shape
-        tokens = np.empty((*batch, n_codebooks * n_frames), np.int64)
+        tokens = np.empty((*batch, n_codebooks * n_frames), shifted.dtype)
         for first, n in self._starts():
             piece = tokens[..., first * n_frames : (first + n) * n_frames]
             piece.reshape(*batch, n_frames, n)[...] = shifted[..., first : first + n, :].swapaxes(-1, -2)
@@ -75,7 +78,7 @@ class Sections(Layout):
         n_frames = n_tokens // self.ids.n_codebooks
         if len(self.sections) == 1:
             return tokens.reshape(n_items, n_frames, -1).swapaxes(-1, -2) if n_tokens else None
-        ids = np.empty((n_items, self.ids.n_codebooks, n_frames), np.int64)
+        ids = np.empty((n_items, self.ids.n_codebooks, n_frames), tokens.dtype)
         for first, n in self._starts():
             piece = tokens[:, first * n_frames : (first + n) * n_frames]
             ids[:, first : first + n] = piece.reshape(n_items, n_frames, n).swapaxes(-1, -2)
@@ -139,11 +142,8 @@ class MultiRate(Layout):
         return _order_of(self.divisors)
 
     def _lay(self, shifted: Array) -> Array:
-        n_frames = shifted.shape[-1]
-        n_tokens = sum(-(-n_frames // divisor) for divisor in self.divisors)
-        books, frames = (part[:n_tokens] for part in _sources(self.divisors, _roomy(n_tokens)))
-        tokens: Array = shifted.reshape(*shifted.shape[:-2], -1).take(books * n_frames + frames, -1)
-        differs = tokens.take(_places(self.divisors, _roomy(n_frames))[:, :n_frames], -1) != shifted
+        tokens: Array = shifted.reshape(*shifted.shape[:-2], -1).take(_sources(self.divisors, shifted.shape[-1]), -1)
+        differs = tokens.take(_places(self.divisors, shifted.shape[-1]), -1) != shifted
         if differs.any():
             where = [int(i) for i in np.argwhere(differs)[0]]
             n = self.divisors[where[-2]]
@@ -156,7 +156,7 @@ class MultiRate(Layout):
         if rest not in begins:  # it ends inside a frame
             return None
         n_frames = n_periods * math.lcm(*self.divisors) + begins.index(rest)
-        return tokens.take(_places(self.divisors, _roomy(n_frames))[:, :n_frames], -1)
+        return tokens.take(_places(self.divisors, n_frames), -1)
 
     def _count(self, tokens: Array, is_code: Facts) -> list[int]:
         return [len(tokens)]
@@ -167,7 +167,7 @@ class MultiRate(Layout):
         for q in range(self.ids.n_codebooks):
             places = [i for i, (book, _) in enumerate(order) if book == q]
             pieces = [tokens[i :: len(order)] for i in places]
-            row = np.empty(sum(map(len, pieces)), np.int64)
+            row = np.empty(sum(map(len, pieces)), tokens.dtype)
             for j, piece in enumerate(pieces):
                 row[j :: len(pieces)] = piece
             rows.append(row)
@@ -188,26 +188,41 @@ def _begins_of(divisors: tuple[int, ...]) -> list[int]:
 
 
 def _roomy(size: int) -> int:
-    """The next power of two: tables of this size are kept, and their beginnings used."""
+    """The next power of two: tables of this size serve all shorter items."""
     return 1 << max(10, (size - 1).bit_length())
 
 
-@lru_cache(maxsize=16)
-def _sources(divisors: tuple[int, ...], n_tokens: int) -> tuple[Array, Array]:
+@lru_cache(maxsize=8)  # a data set has items of any length: few are kept, and made fast of the large tables
+def _sources(divisors: tuple[int, ...], n_frames: int) -> Index:
+    """Place in the codes (Q * F) of each token."""
+    n_tokens = sum(-(-n_frames // divisor) for divisor in divisors)
+    books, frames = _order_table(divisors, _roomy(n_tokens))
+    places: Index = books[:n_tokens] * n_frames + frames[:n_tokens]
+    return places
+
+
+@lru_cache(maxsize=8)
+def _places(divisors: tuple[int, ...], n_frames: int) -> Index:
+    """Token that each frame of each codebook has, (Q, F)."""
+    return np.ascontiguousarray(_place_table(divisors, _roomy(n_frames))[:, :n_frames])
+
+
+@lru_cache(maxsize=8)
+def _order_table(divisors: tuple[int, ...], n_tokens: int) -> tuple[Index, Index]:
     """Codebook and frame of each token."""
     order = np.array(_order_of(divisors))
     period, place = np.divmod(np.arange(n_tokens), len(order))
     return order[place, 0], period * math.lcm(*divisors) + order[place, 1]
 
 
-@lru_cache(maxsize=16)
-def _places(divisors: tuple[int, ...], n_frames: int) -> Array:
-    """Token that each frame of each codebook has, (Q, F)."""
+@lru_cache(maxsize=8)
+def _place_table(divisors: tuple[int, ...], n_frames: int) -> Index:
+    """As `_places`."""
     order, length = _order_of(divisors), math.lcm(*divisors)
     at = {pair: i for i, pair in enumerate(order)}
     table = np.array([[at[q, f - f % divisor] for f in range(length)] for q, divisor in enumerate(divisors)])
     period, frame = np.divmod(np.arange(n_frames), length)
-    places: Array = period * len(order) + table[:, frame]
+    places: Index = period * len(order) + table[:, frame]
     return places
 
 

@@ -55,7 +55,7 @@ class Delay(Layout):
         *batch, n_codebooks, n_frames = shifted.shape
         if not any(self.delays):
             return shifted
-        tokens = np.empty((*batch, n_codebooks, n_frames + max(self.delays)), np.int64)
+        tokens = np.empty((*batch, n_codebooks, n_frames + max(self.delays)), shifted.dtype)
         for q, delay in enumerate(self.delays):
             tokens[..., q, :delay] = self.ids.pad
             tokens[..., q, delay : delay + n_frames] = shifted[..., q, :]
@@ -74,7 +74,7 @@ class Delay(Layout):
         n_frames = tokens.shape[-1] - max(self.delays)
         if not any(self.delays) or n_frames < 0:
             return tokens if n_frames >= 0 else None
-        ids = np.empty((*tokens.shape[:-1], n_frames), np.int64)
+        ids = np.empty((*tokens.shape[:-1], n_frames), tokens.dtype)
         for q, delay in enumerate(self.delays):
             for corner in (tokens[:, q, :delay], tokens[:, q, delay + n_frames :]):
                 if (corner != self.ids.pad).any():

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from codec.errors import CodesError
 
 SPECIALS = ("pad", "bos", "eos", "mask", "audio_start", "audio_end")
 BEGINNINGS = ("bos", "audio_start")
+TYPES = tuple(np.dtype(name) for name in ("int16", "int32", "int64"))  # of codes and tokens
+UNSIGNED = {dtype: np.dtype(f"u{dtype.name}") for dtype in TYPES}
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ class TokenIds:
         return tuple(accumulate(self.codebook_sizes[:-1], initial=self.first))
 
     @cached_property
-    def offset_column(self) -> npt.NDArray[np.int64]:
-        """`offsets` as a column (Q, 1), to be added to codes (..., Q, F)."""
-        return np.array(self.offsets, np.int64)[:, None]
+    def offset_columns(self) -> dict[np.dtype[Any], npt.NDArray[Any]]:
+        """`offsets` as a column (Q, 1), to be added to codes (..., Q, F), in each type that holds the vocabulary."""
+        fitting = (dtype for dtype in TYPES if self.size - 1 <= np.iinfo(dtype).max)
+        return {dtype: np.array(self.offsets, dtype)[:, None] for dtype in fitting}
 
     @cached_property
     def n_code_ids(self) -> int:
@@ -120,14 +124,19 @@ class TokenIds:
         """Ids of the first codebooks alone; special tokens move, so a model is trained with one or the other."""
         return TokenIds(self.codebook_sizes[:n_codebooks], self.first, self.shared)
 
-    def is_code(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Where an id stands for a code of any codebook."""
+    def is_code(self, tokens: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Where an id, of a type that holds the vocabulary, stands for a code of any codebook."""
         # Unsigned, an id below `first` is huge: one comparison for both ends.
-        inside: npt.NDArray[np.bool_] = (tokens - self.first).view(np.uint64) < np.uint64(self.n_code_ids)
+        inside: npt.NDArray[np.bool_] = unsigned(tokens - tokens.dtype.type(self.first)) < self.n_code_ids
         return inside
 
-    def spans(self, tokens: npt.NDArray[np.int64]) -> list[slice]:
+    def spans(self, tokens: npt.NDArray[Any]) -> list[slice]:
         """Where audio lies in a mixed sequence (N,): between audio_start and audio_end, or the end of the sequence."""
         starts = np.flatnonzero(tokens == self.audio_start) + 1
         ends = np.append(np.flatnonzero(tokens == self.audio_end), len(tokens))
         return [slice(int(start), int(ends[np.searchsorted(ends, start)])) for start in starts]
+
+
+def unsigned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same memory without signs: what is below 0, or went below the type's least, is huge."""
+    return array.view(UNSIGNED[array.dtype])

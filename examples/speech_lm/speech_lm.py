@@ -194,7 +194,8 @@ def main() -> None:
     config, folder = Config(), Path(options.speech)
     if not (folder / "index.json").exists():
         folder = options.out / "tokens"
-        print(tokenize(options.speech, folder, Options(options.model, options.codebooks, workers=options.workers)))
+        done = tokenize(options.speech, folder, Options(options.model, options.codebooks, workers=options.workers))
+        print(f"{done.n_rows} utterances, {done.seconds / 60:.1f} minutes, {done.n_failures} failed")
     data = TokenDataset(folder, layout="delay", length=config.length)
     layout, n_codes = data.layout, data.layout.ids.n_code_ids
     assert isinstance(layout, Delay)
