@@ -1,6 +1,6 @@
-"""RESULTS.md and docs/performance.md, both made of results.json and nothing else. Standard library alone.
+"""RESULTS.md, docs/performance.md and the speeds in README.md, all from results.json. Standard library alone.
 
-python -m benchmarks.results            # write both from benchmarks/results.json
+python -m benchmarks.results            # write them from benchmarks/results.json
 python -m benchmarks.results --check    # exit 1 where one of them disagrees with it
 python -m benchmarks.results --root DIR # of another checkout
 """
@@ -206,10 +206,53 @@ def performance_page(data: Mapping[str, Any]) -> str:
     return text.replace("{{machine}}\n", machine(data["about"]).rstrip("\n") + "\n").replace("{{notes}}\n", notes)
 
 
+# First cell of a row of README's table -> the codec in results.json.
+README_ROWS = {
+    "**`default_16k`**": "ours, onnx",
+    "the same, `onnx-int8`": "ours, onnx int8",
+    "Lyra v2": "Lyra v2 (LiteRT)",
+    "EnCodec 24 kHz": "encodec 24 kHz",
+    "Mimi": "Mimi (transformers)",
+    "SNAC 24 kHz": "SNAC 24 kHz",
+    "DAC 16 kHz": "DAC 16 kHz (transformers)",
+}
+
+
+def short(value: float) -> str:
+    """A speed in two digits or more."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def speeds(data: Mapping[str, Any], codec: str) -> list[str]:
+    """The last three cells of a row of README's table: encode, decode, live streams of one core."""
+    offline = {r["part"]: r["rtf"]["median"] for r in data["offline"] if (r["codec"], r["threads"]) == (codec, 1)}
+    live = {r["part"]: r["live_streams"] for r in data["steps"] if r["codec"] == codec}
+    cells = [short(1 / offline[part]) if part in offline else "-" for part in ("encode", "decode")]
+    return [*cells, f"{short(live['encode'])} / {short(live['decode'])}" if live else "-"]
+
+
+def readme_page(data: Mapping[str, Any], text: str) -> str:
+    """README.md with the speeds of its table as results.json has them; as it is after a quick run, not to be quoted.
+
+    Raises:
+        SystemExit: a codec of `README_ROWS` has no row, or more than one.
+    """
+    if data["about"]["quick"]:
+        return text
+    lines = text.split("\n")
+    for name, codec in README_ROWS.items():
+        rows = [i for i, line in enumerate(lines) if line.startswith(f"| {name} | ")]
+        if len(rows) != 1:
+            raise SystemExit(f"README.md: {len(rows)} rows begin with {name}; its table needs one")
+        lines[rows[0]] = " | ".join([*lines[rows[0]].split(" | ")[:-3], *speeds(data, codec)]) + " |"
+    return "\n".join(lines)
+
+
 def pages(root: Path) -> dict[Path, str]:
-    """Both documents of a checkout."""
+    """The documents of a checkout."""
     data = json.loads((root / "benchmarks" / "results.json").read_text())
     return {
+        root / "README.md": readme_page(data, (root / "README.md").read_text()),
         root / "benchmarks" / "RESULTS.md": results_page(data),
         root / "docs" / "performance.md": performance_page(data),
     }

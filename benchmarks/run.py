@@ -1,4 +1,4 @@
-"""Measure everything and write benchmarks/results.json, RESULTS.md and docs/performance.md: `make bench`.
+"""Measure everything; write benchmarks/results.json, RESULTS.md, docs/performance.md, README's speeds: `make bench`.
 
     OMP_NUM_THREADS=1 python -m benchmarks.run [--quick]     # six minutes on a quiet machine, with --quick about two
 

@@ -12,12 +12,12 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, overload
 
 import numpy as np
 
 from codec.arrays import as_audio, as_codes, is_torch, like
-from codec.audio import check_samples, fit
+from codec.audio import Channels, check_mixing, check_samples, fit
 from codec.codes import Codes
 from codec.codesfile.counts import allowed_counts
 from codec.codesfile.header import MAX_CHANNELS
@@ -46,6 +46,32 @@ class Model:
         self.info = info
         self.engine = engine
 
+    @overload
+    def encode(
+        self,
+        audio: Any,
+        sample_rate: int | None = None,
+        *,
+        codebooks: int | None = None,
+        bitrate: float | None = None,
+        variable: bool = False,
+        mode: str = "block",
+        channels: str = "keep",
+        lengths: Sequence[int],
+    ) -> list[Codes]: ...
+    @overload
+    def encode(
+        self,
+        audio: Any,
+        sample_rate: int | None = None,
+        *,
+        codebooks: int | None = None,
+        bitrate: float | None = None,
+        variable: bool = False,
+        mode: str = "block",
+        channels: str = "keep",
+        lengths: None = None,
+    ) -> Codes: ...
     def encode(
         self,
         audio: Any,
@@ -57,7 +83,7 @@ class Model:
         mode: str = "block",
         channels: str = "keep",
         lengths: Sequence[int] | None = None,
-    ) -> Any:
+    ) -> Codes | list[Codes]:
         """Audio to codes.
 
         Args:
@@ -72,7 +98,7 @@ class Model:
             lengths: true samples of each item of a batch. Each item gives exactly what it gives alone.
 
         Returns:
-            `Codes`; a list of them for a batch.
+            `Codes`; a list of them for a batch, which a type checker takes for one where `lengths` are given.
 
         Raises:
             AudioError: a wrong shape or type, no samples, samples that are not finite.
@@ -81,19 +107,18 @@ class Model:
         array, torch_wanted = _check_audio(audio), is_torch(audio)
         count, control = choose_rate(self.info, codebooks=codebooks, bitrate=bitrate, variable=variable)
         rate = check_sample_rate(sample_rate, self.info.sample_rate)
-        if channels not in ("keep", "mix"):
-            raise AudioError(f"channels={channels!r}: use keep or mix")
+        kind = check_mixing(channels)
         if array.ndim < 3 and lengths is not None:
             raise AudioError(f"lengths: go with a batch (batch, channels, samples), not with shape {array.shape}")
         sizes = _check_lengths(lengths, array) if array.ndim == 3 else []
         items = [item[:, :size] for item, size in zip(array, sizes, strict=True)] if array.ndim == 3 else [array]
         for i, item in enumerate(items):
             check_samples(item, f"audio, item {i}" if array.ndim == 3 else "audio")
-        codes = [self._encode_item(item, rate, (count, control), mode=mode, channels=channels) for item in items]
+        codes = [self._encode_item(item, rate, (count, control), mode=mode, channels=kind) for item in items]
         result = [dataclasses.replace(item, data=like(item.data, torch_wanted)) for item in codes]
         return result if array.ndim == 3 else result[0]
 
-    def decode(self, codes: Any, sample_rate: int | None = None) -> Any:
+    def decode(self, codes: Codes | list[Codes] | tuple[Codes, ...], sample_rate: int | None = None) -> Audio | Any:
         """Codes to audio of the exact length.
 
         Args:
@@ -102,7 +127,7 @@ class Model:
 
         Returns:
             Audio float32 of the kind and shape that was encoded: (samples,), (channels, samples); for a list
-            (batch, channels, samples), shorter items end in zeros.
+            (batch, channels, samples), shorter items end in zeros. Torch of torch, which no type can say.
 
         Raises:
             ModelError: codes of another model.
@@ -213,20 +238,21 @@ class Model:
         frames_of_mode(mode)
         most = max(0, array.shape[-1] * self.info.hop_length - self.info.delay)
         n_samples = most if n_samples is None else n_samples
-        if not 0 <= n_samples <= most:
+        if not 0 <= n_samples <= most or n_samples != int(n_samples):
             raise CodesError(f"n_samples={n_samples}: {array.shape[-1]} frames carry 0 to {most} samples")
         rows = check_condition(self.info, condition, channels=len(array) if array.ndim == 3 else None)
         shaped = rows if rows is None or array.ndim == 3 else rows[0]
         counts = allowed_counts(self.info.prefixes, self.info.divisors[: array.shape[-2]])
         counts = counts if array.min(initial=0) < 0 else ()
-        return Codes(like(array, is_torch(data)), n_samples, self.info, mode, condition=shaped, frame_codebooks=counts)
+        return Codes(
+            like(array, is_torch(data)), int(n_samples), self.info, mode, condition=shaped, frame_codebooks=counts
+        )
 
     def _encode_item(
-        self, audio: Audio, rate: int, chosen: tuple[int, RateControl | None], *, mode: str, channels: str
+        self, audio: Audio, rate: int, chosen: tuple[int, RateControl | None], *, mode: str, channels: Channels
     ) -> Codes:
         count, control = chosen
-        kind: Literal["mix", "keep"] = "mix" if channels == "mix" else "keep"
-        rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=kind)
+        rows = fit(np.atleast_2d(audio), rate, self.info.sample_rate, channels=channels)
         encoder = StreamEncoder(self.engine, self.info, n_codebooks=count, mode=mode, channels=len(rows), whole=True)
         pieces = [encoder.feed(rows), encoder.flush()]
         if control is not None:
@@ -235,7 +261,7 @@ class Model:
         data = np.concatenate(pieces, -1)
         counts = () if control is None else control.counts
         codes = Codes(data, rows.shape[-1], self.info, mode, condition=encoder.condition, frame_codebooks=counts)
-        return codes.first_channel() if audio.ndim == 1 or kind == "mix" else codes
+        return codes.first_channel() if audio.ndim == 1 or channels == "mix" else codes
 
     def _decode_item(self, codes: Codes, sample_rate: int | None) -> Audio:
         check_same_model(codes.model, self.info)
@@ -343,13 +369,13 @@ def _check_audio(audio: Any) -> Audio:
 
 
 def _check_lengths(lengths: Sequence[int] | None, array: Audio) -> list[int]:
-    sizes = [array.shape[-1]] * len(array) if lengths is None else [int(size) for size in lengths]
-    if len(sizes) != len(array) or any(not 0 < size <= array.shape[-1] for size in sizes):
-        raise AudioError(f"lengths {sizes}: expected {len(array)} numbers between 1 and {array.shape[-1]}")
-    return sizes
+    sizes = [array.shape[-1]] * len(array) if lengths is None else list(lengths)
+    if len(sizes) != len(array) or any(not 0 < size <= array.shape[-1] or size != int(size) for size in sizes):
+        raise AudioError(f"lengths {sizes}: expected {len(array)} whole numbers between 1 and {array.shape[-1]}")
+    return [int(size) for size in sizes]
 
 
-def _stack(items: list[tuple[Audio, bool]]) -> Any:
+def _stack(items: list[tuple[Audio, bool]]) -> Audio | Any:
     """Audio (T,) or (C, T) of each item to (B, C, longest T)."""
     if not items:
         raise CodesError("decode: an empty list; nothing to decode")

@@ -10,12 +10,22 @@ codec.errors.AudioError: audio: type int16, expected float32 in [-1, 1]; divide 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from codec.errors import AudioError, CodesError
+
+
+class Tensor(Protocol):
+    """What a type checker takes a torch tensor by."""
+
+    def numpy(self, *, force: bool = False) -> npt.NDArray[Any]:
+        """Its numbers."""
+
+
+AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 
 def is_torch(x: Any) -> bool:
@@ -50,7 +60,10 @@ def as_codes(codes: Any, name: str) -> npt.NDArray[np.int64]:
     Raises:
         CodesError: not integers.
     """
-    return as_integers(codes, name).astype(np.int64, copy=False)
+    array = as_integers(codes, name)
+    if array.dtype == np.uint64:  # its largest would become -1, a code that was not sent
+        array = np.minimum(array, np.iinfo(np.int64).max)
+    return array.astype(np.int64, copy=False)
 
 
 def as_integers(x: Any, name: str) -> npt.NDArray[Any]:

@@ -36,6 +36,7 @@ __all__ = [
     "AudioReader",
     "AudioWriter",
     "Resampler",
+    "check_mixing",
     "check_samples",
     "fit",
     "mix",
@@ -95,6 +96,13 @@ def check_samples(audio: Audio, name: str, *, start: int = 0) -> None:
         raise AudioError(f"{name}: sample {start + bad} is NaN, infinite or absurdly large; repair the audio")
 
 
+def check_mixing(channels: str) -> Channels:
+    """What to do with channels, from outside. Raises: AudioError: neither `keep` nor `mix`."""
+    if channels not in ("keep", "mix"):
+        raise AudioError(f"channels={channels!r}: use keep or mix")
+    return "mix" if channels == "mix" else "keep"
+
+
 def fit(audio: Audio, sample_rate: int, target_rate: int, *, channels: Channels) -> Audio:
     """Audio as a model takes it: (..., C, T) at `sample_rate` Hz -> (..., C or 1, T') at `target_rate` Hz."""
     return resample(mix(audio) if channels == "mix" else audio, sample_rate, target_rate)
@@ -145,11 +153,11 @@ class AudioReader:
             self._file = stack.enter_context(_open_sound_file(path, self.name))
             _check_header(path, self._file, self.name)
             promised, self._least = _promised_frames(path, self._file)
+            self.source_rate, self.source_channels = int(self._file.samplerate), int(self._file.channels)
+            self._first, self._last = _section_frames(section, promised, self.source_rate, self.name)
             self._stack = stack.pop_all()
-        self.source_rate, self.source_channels = int(self._file.samplerate), int(self._file.channels)
         self.sample_rate = sample_rate or self.source_rate
         self.n_channels = 1 if channels == "mix" else self.source_channels
-        self._first, self._last = _section_frames(section, promised, self.source_rate, self.name)
         promised = promised and (promised if self._last is None else min(promised, self._last)) - self._first
         self.n_samples_total = promised and resampled_length(promised, self.source_rate, self.sample_rate)
         self.n_samples = 0

@@ -100,14 +100,17 @@ class AudioWriter:
                 self._subtype = "PCM_16"
                 self._sink = stack.enter_context(_wav_stream(target, sample_rate, n_channels))
             self._stack = stack.pop_all()
+        self._is_open = True
 
     def write(self, audio: Audio) -> None:
         """Append (C, t) float32, full scale [-1, 1].
 
         Raises:
-            AudioError: wrong shape, samples that are not numbers (only "FLOAT" and "DOUBLE" can hold them), or the
-                disk is full.
+            AudioError: wrong shape, samples that are not numbers (only "FLOAT" and "DOUBLE" can hold them), a file
+                that is closed, or the disk is full.
         """
+        if not self._is_open:
+            raise AudioError("this audio file is closed; write all of it before")
         if audio.ndim != 2 or audio.shape[0] != self._n_channels:
             raise AudioError(f"audio of shape {audio.shape}; this file takes ({self._n_channels}, samples)")
         for start in range(0, audio.shape[1], BLOCK):
@@ -129,6 +132,7 @@ class AudioWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         self._stack.__exit__(kind, value, trace)
 
 

@@ -69,7 +69,7 @@ class Codes:
 
     def prefix(self, codebooks: int) -> Codes:
         """The same with the first `codebooks` codebooks alone. Raises: CodesError where there are not so many."""
-        if not 1 <= codebooks <= self.codebooks:
+        if codebooks not in range(1, self.codebooks + 1):
             raise CodesError(f"prefix({codebooks}): these codes have 1 to {self.codebooks} codebooks")
         counts = cut_counts(self.frame_codebooks, codebooks)
         return replace(self, data=self.data[..., :codebooks, :], frame_codebooks=counts)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")  # of the files that a folder is searched for
+
 # A WAV written to a pipe cannot know its length: ffmpeg then writes 0xFFFFFFFF, sox and arecord 2 GiB less a little.
 UNKNOWN_SIZE = 0x7FFF0000
 

@@ -83,6 +83,47 @@ def atomic_path(
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def hold_folder(folder: Path, name: str, *, error: type[CodecError]) -> Iterator[None]:
+    """Keep other processes out of a folder; the system lets go of the lock however this process ends.
+
+    A folder that was made here and holds nothing but the lock in the end goes again. Windows has no such locks.
+
+    Args:
+        folder: made if it is missing.
+        name: of the lock file; who gives another name is let in.
+        error: class of the exceptions raised here.
+
+    Raises:
+        error: another process holds it, or the folder cannot be made.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / name).open("w")
+    except FileExistsError:
+        raise error(f"{folder}: is a file; name a folder") from None
+    except OSError as failure:
+        raise error(f"{folder}: cannot be written: {describe_os_error(failure)}") from None
+    with file:
+        with contextlib.suppress(ModuleNotFoundError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise error(f"{folder}: another run is at work on it; wait for its end") from None
+            except OSError:
+                pass  # a network file system without locks: what is written is still whole, some of it twice
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if is_new and [path.name for path in folder.iterdir()] == [name]:
+                    (folder / name).unlink()
+                    folder.rmdir()
+
+
 def _is_special(path: Path) -> bool:
     """Whether `path` is there and neither a file nor a folder."""
     try:
@@ -96,7 +137,7 @@ def _refuse(path: Path, target: str | os.PathLike[str], overwrite: bool, error: 
     if path.is_dir():
         raise error(f"{os.fspath(target)}: is a folder; name a file")
     if path.is_file() and not overwrite:
-        raise error(f"{os.fspath(target)} exists; pass --overwrite to replace it")
+        raise error(f"{os.fspath(target)} exists; pass overwrite=True (on the command line --overwrite) to replace it")
 
 
 def _sync(path: Path) -> None:

@@ -132,7 +132,7 @@ def read_golden(folder: Path) -> Golden | None:
         if facts["format"] != FORMAT:
             raise ModelError(f"{path}: format {facts['format']}, this build reads {FORMAT}; upgrade codec")
         return _parse(facts, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path}: damaged ({type(error).__name__}: {error}); install the model again") from None

@@ -73,7 +73,7 @@ def read_facts(path: Path) -> tuple[ModelFolder, dict[str, str]]:
     """
     file = path / "model.json"
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(
             f"{path}: not a model folder, it has no model.json; `codec models` lists the known ones"

@@ -6,7 +6,7 @@
 >>> one, two = Resampler(16000, 8000, 1), Resampler(16000, 8000, 1)
 >>> audio = np.ones((1, 9000), np.float32)
 >>> start = one.feed(audio[:, :5000])
->>> again = two.load(one.n_in, one.history)
+>>> again = two.load(one.n_in, one.history, one.n_out)
 >>> bool((start == again).all() and (one.feed(audio[:, 5000:]) == two.feed(audio[:, 5000:])).all())
 True
 """
@@ -38,13 +38,13 @@ class Resampler:
 
     libsoxr's stream can neither be copied nor saved, so none lives longer than a segment: two seconds, or the next
     length that is whole at both rates. Its follower begins so much earlier that the filter is full at the seam. All
-    that a resampler remembers is then what its soxr stream was fed: another one, fed with the same, goes on equally.
+    that a resampler remembers is then what its soxr stream was fed and how much it has given: another one, fed with the
+    same, goes on equally. How much comes at once depends on the chunks too, at uneven ratios over four.
 
     Source: libsoxr, quality VHQ, linear phase; its delay is taken out, so that output time equals input time.
 
     Attributes:
         n_in: samples taken since the beginning, at `rate_in`.
-        n_out: samples given since the beginning, at `rate_out`.
     """
 
     def __init__(self, rate_in: int, rate_out: int, n_channels: int) -> None:
@@ -58,40 +58,63 @@ class Resampler:
         self._segment = self._whole(max(2 * rate_in, 8 * self._context))
         most = 0 if self._is_plain else self._context + self._segment + self._after
         self._fed = np.empty((n_channels, most), np.float32)
-        self.n_in = 0
+        self.n_in = self._n_made = 0
+        self._held: Audio = self._nothing  # made, and not yet given
         self._begin(self._nothing)
+
+    @property
+    def n_out(self) -> int:
+        """Samples given since the beginning, at `rate_out`."""
+        n_held: int = self._held.shape[1]
+        return self._n_made - n_held
 
     @property
     def history(self) -> Audio:
         """The input (C, t) that the state is made of, a copy; t is at most some seconds, and follows from `n_in`."""
         return self._fed[:, : self._n_fed].copy()
 
-    def holds(self, n_in: int, history: npt.NDArray[Any] | None) -> bool:
+    def holds(self, n_in: int, history: npt.NDArray[Any] | None, n_out: int | None = None) -> bool:
         """Whether this can be what a resampler like this one keeps after `n_in` samples."""
         if history is None or history.dtype != np.float32 or n_in < 0:
             return False
-        n_kept = 0 if self._is_plain else n_in - self._origin(self._index(n_in))
-        return history.shape == (self.n_channels, n_kept) and bool(np.isfinite(history).all())
+        if self._is_plain:
+            return n_out in (None, n_in) and history.shape == (self.n_channels, 0)
+        index = self._index(n_in)
+        start, stop = (n * self._segment * self.rate_out // self.rate_in for n in (index, index + 1))
+        if n_out is not None and not start <= n_out <= min(stop, resampled_length(n_in, self.rate_in, self.rate_out)):
+            return False
+        fits = history.shape == (self.n_channels, n_in - self._origin(index))
+        return fits and bool(np.isfinite(history).all())
 
-    def load(self, n_in: int, history: Audio) -> Audio:
-        """Go on where the resampler was that had these; gives again what it gave last, from the segment's start on."""
-        self.n_in = n_in
-        return self._begin(history)
+    def load(self, n_in: int, history: Audio, n_out: int | None = None) -> Audio:
+        """Go on where the resampler was that had these; gives again what it gave last, from the segment's start on.
+
+        `n_out` None takes the history for fed at once.
+        """
+        self.n_in, self._held = n_in, self._nothing
+        again = self._begin(history)
+        if n_out is None or self._is_plain:
+            return again
+        n_again = n_out - (self._n_made - again.shape[1])
+        self._held = again[:, n_again:]
+        self._n_made = max(self._n_made, n_out)  # what was given and is not made again yet, `_keep` drops
+        return again[:, :n_again]
 
     def copy(self) -> Resampler:
         """A second one that goes on from here by itself."""
         twin = copy.copy(self)
         twin._fed = np.empty_like(self._fed)
-        twin.load(self.n_in, self.history)
+        twin.load(self.n_in, self.history, self.n_out)
         return twin
 
     def feed(self, chunk: Audio) -> Audio:
         """Take (C, t) at `rate_in`, give the samples that are certain by now at `rate_out`: (C, u), u may be 0."""
         if self._is_plain:
             self.n_in += chunk.shape[-1]
-            self.n_out = self.n_in
+            self._n_made = self.n_in
             return chunk
-        parts = []
+        parts = [self._held] if self._held.shape[1] else []
+        self._held = self._nothing
         while chunk.shape[1] >= (room := self._size - self._n_fed):
             parts += [self._push(chunk[:, :room]), self._turn()]
             chunk = chunk[:, room:]
@@ -105,8 +128,9 @@ class Resampler:
             self._stop = resampled_length(self.n_in, self.rate_in, self.rate_out)
             # Silence after the end: soxr rounds the length down, the samples between it and the ceiling come from here.
             rest = self._keep(np.zeros((self.n_channels, 2 + 2 * self.rate_in // self.rate_out), np.float32), last=True)
-            assert self.n_out == self._stop, (self.n_out, self._stop)
-        self.n_in = 0
+            assert self._n_made == self._stop, (self._n_made, self._stop)
+            rest = np.concatenate([self._held, rest], axis=1)
+        self.n_in, self._held = 0, self._nothing
         self._begin(self._nothing)
         return rest
 
@@ -129,12 +153,12 @@ class Resampler:
     def _begin(self, history: Audio) -> Audio:
         """Begin the segment of `n_in` with a new soxr stream, and give what `history` makes certain of it."""
         if self._is_plain:
-            self.n_out, self._n_fed = self.n_in, 0
+            self._n_made, self._n_fed = self.n_in, 0
             return history
         index = self._index(self.n_in)
         origin, start, stop = self._origin(index), index * self._segment, (index + 1) * self._segment
         # What the soxr stream gives next, what is wanted next and where the segment ends, in samples at `rate_out`.
-        self._at, self.n_out, self._stop = (n * self.rate_out // self.rate_in for n in (origin, start, stop))
+        self._at, self._n_made, self._stop = (n * self.rate_out // self.rate_in for n in (origin, start, stop))
         self._soxr: soxr.ResampleStream | None = None
         self._size, self._n_fed = stop + self._after - origin, 0
         self.n_in -= history.shape[1]
@@ -151,7 +175,7 @@ class Resampler:
     def _turn(self) -> Audio:
         """End a segment and begin the next one."""
         end = self._keep(self._nothing, last=True)
-        assert self.n_out == self._stop, (self.n_out, self._stop)
+        assert self._n_made == self._stop, (self._n_made, self._stop)
         begin = self._begin(self._fed[:, self._size - self._context - self._after : self._size].copy())
         return np.concatenate([end, begin], axis=1)
 
@@ -160,9 +184,9 @@ class Resampler:
         if self._soxr is None:
             self._soxr = soxr.ResampleStream(self.rate_in, self.rate_out, self.n_channels, "float32", "VHQ")
         resampled: Audio = self._soxr.resample_chunk(np.ascontiguousarray(chunk.T), last=last).T
-        kept = resampled[:, max(0, self.n_out - self._at) : max(0, self._stop - self._at)]
+        kept = resampled[:, max(0, self._n_made - self._at) : max(0, self._stop - self._at)]
         self._at += resampled.shape[1]
-        self.n_out += kept.shape[1]
+        self._n_made += kept.shape[1]
         return kept
 
 

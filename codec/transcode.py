@@ -7,21 +7,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codec import codesfile
 from codec.api import Model, check_same_model, choose_rate, load
-from codec.audio import AudioReader
+from codec.audio import AudioReader, check_mixing
 from codec.audiowriter import AudioWriter
 from codec.codes import condition_of_header, info_of_header, make_header
 from codec.codesfile.counts import frame_bits
 from codec.codesfile.packed import with_prior
 from codec.codesfile.prior import Prior
 from codec.engine import Audio, Codes
-from codec.errors import AudioError, CodesError, CodesFileError, ModelError
+from codec.errors import CodesError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
 from codec.hub import EMBEDDED, find_by_weights, list_models
 from codec.stream import StreamDecoder, StreamEncoder, frames_of_mode
@@ -84,13 +84,9 @@ def encode_file(
         CodesFileError: a target that exists or cannot be written.
     """
     info = model.info
-    asked: dict[str, Any] = {name: getattr(options, name) for name in ("codebooks", "bitrate", "variable")}
-    count, control = choose_rate(info, **asked)
-    if options.channels not in ("mix", "keep"):
-        raise AudioError(f"channels={options.channels!r}: use mix or keep")
-    kind: Literal["mix", "keep"] = "mix" if options.channels == "mix" else "keep"
+    count, control = choose_rate(info, codebooks=options.codebooks, bitrate=options.bitrate, variable=options.variable)
     with (
-        AudioReader(source, sample_rate=info.sample_rate, channels=kind) as reader,
+        AudioReader(source, sample_rate=info.sample_rate, channels=check_mixing(options.channels)) as reader,
         _open_target(target, options.overwrite) as (file, path),
     ):
         encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels, whole=True)
@@ -216,7 +212,7 @@ def open_named_model(
         name: from the header: a name, never a path, since files come from strangers.
         weights_hash: from the header; a downloaded model is found by it.
         model: another name or folder to load it from.
-        engine: auto, onnx or torch.
+        engine: as for `load`.
         device: cpu, cuda or mps.
 
     Raises:

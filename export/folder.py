@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -11,14 +15,28 @@ from torch import Tensor
 
 from codec.config import ModelConfig
 from codec.engine.torch_engine import load_network
-from codec.modelfolder import WEIGHTS, ModelFolder, write_model
+from codec.errors import ModelError
+from codec.modelfolder import WEIGHTS, ModelFolder, read_facts, write_model
 from codec.network import Network
+
+MODEL_JSON = "model.json"
+
+
+@contextlib.contextmanager
+def room_beside(place: Path) -> Iterator[Path]:
+    """A folder on the disk where a place is or will be, to make things in; it goes, with all that is still in it."""
+    whole = place.absolute()
+    there = next(folder for folder in (whole, *whole.parents) if folder.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".codec-export-", dir=there) as room:
+        yield Path(room)
 
 
 def write_folder(
     path: Path, name: str, config: ModelConfig, weights: Mapping[str, Tensor], *, licence: str, half: bool = True
 ) -> ModelFolder:
-    """Write a model folder and load it once as a check.
+    """Write a model folder, after it was loaded once as a check; all of it or nothing.
+
+    Of an older model there only the card stays: graphs, golden vectors and prior are of other weights.
 
     Args:
         path: the folder, made if it is missing.
@@ -29,12 +47,20 @@ def write_folder(
         half: store floats in half precision, half the size; else in float32.
 
     Raises:
-        ModelError: weights that do not fit the configuration.
+        ModelError: weights that do not fit the configuration, or a folder with other things than a model.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / MODEL_JSON).is_file())):
+        raise ModelError(f"{path}: something lies there that is no model; give a new folder")
+    stale = read_facts(path)[1] if (path / MODEL_JSON).is_file() else {}
     kind = torch.float16 if half else torch.float32
     stored = {k: x.detach().cpu().to(kind) if x.is_floating_point() else x.cpu() for k, x in weights.items()}
-    save_file({k: x.contiguous() for k, x in stored.items()}, path / WEIGHTS, metadata={"format": "pt"})
-    folder = write_model(path, Network(config).info(name, licence), config)
-    load_network(folder)
-    return folder
+    with room_beside(path) as room:
+        save_file({k: x.contiguous() for k, x in stored.items()}, room / WEIGHTS, metadata={"format": "pt"})
+        folder = write_model(room, Network(config).info(name, licence), config)
+        load_network(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        for old in stale:
+            (path / Path(old).name).unlink(missing_ok=True)
+        for new in (WEIGHTS, MODEL_JSON):
+            os.replace(room / new, path / new)
+    return dataclasses.replace(folder, path=path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ from codec.engine.onnx_engine import OnnxEngine
 from codec.engine.torch_engine import TorchEngine
 from codec.errors import ModelError
 from codec.export.builder import OPSET, check_opset
+from codec.export.folder import MODEL_JSON, room_beside
 from codec.export.graphs import write_graphs
 from codec.export.speech import Speech, read_speech
 from codec.golden import GOLDEN, MIN_AUDIO_DB, MIN_CODES
 from codec.hub import find_model
 from codec.modelfolder import ModelFolder, read_facts, read_model
 
-MODEL_JSON, CARD = "model.json", "README.md"
+CARD = "README.md"
 BLOCK = 50  # frames of a step
 
 
@@ -90,10 +90,7 @@ def export_model(
     if target.exists() and not target.is_dir():
         raise ModelError(f"{target}: is a file; name a folder")
     speech = read_speech(source.info, (), source.path) if audio is None else audio
-    place = target.absolute()
-    there = next(folder for folder in (place, *place.parents) if folder.is_dir())  # the same disk
-    with tempfile.TemporaryDirectory(prefix=".codec-export-", dir=there) as room:
-        staged = Path(room)
+    with room_beside(target) as staged:
         is_same = target.exists() and source.path.samefile(target)
         _stage(source, staged, is_same=is_same)
         folder = write_graphs(staged, clips, golden=source.path, int8=int8, opset=opset)

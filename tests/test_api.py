@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,11 +20,14 @@ import codec
 from codec.api import Model, check_same_model, choose_codebooks, load
 from codec.audio import resample, resampled_length
 from codec.config import replace
+from codec.engine.onnx_engine import Graph
 from codec.errors import AudioError, CodesError, CodesFileError, ModelError
-from codec.modelfolder import WEIGHTS, checksum
+from codec.hub import EMBEDDED
+from codec.modelfolder import GRAPHS, WEIGHTS, checksum, read_model
 
 Speech = npt.NDArray[np.float32]
 
+GRAPH = EMBEDDED / "default_16k" / GRAPHS[0]
 LENGTHS = [1, 2, 319, 320, 321, 479, 480, 481, 641, 1009, 20483]
 
 
@@ -125,6 +130,30 @@ def test_threads_share_a_model_and_processes_load_their_own(embedded: Model, spe
         pickle.dumps(embedded)
 
 
+def test_threads_that_come_first_open_a_graph_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_slowly(*args: Any, **options: Any) -> Any:
+        opened.append(args)
+        time.sleep(0.05)
+        return session(*args, **options)
+
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_slowly)
+    graph = Graph(GRAPH, read_model(GRAPH.parent).info.weights_hash)
+    with ThreadPoolExecutor(4) as pool:
+        states = list(pool.map(graph.init_state, range(1, 5)))
+    assert [state[0].shape[0] for state in states] == [1, 2, 3, 4]
+    assert len(opened) == 1
+
+
+def test_a_graph_of_other_weights_is_refused_each_time() -> None:
+    graph = Graph(GRAPH, "00" * 32)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="made for weights"):
+            graph.init_state(1)
+
+
 # codebooks
 
 
@@ -187,8 +216,9 @@ BAD_AUDIO: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "rate not whole": (lambda: np.zeros(9, np.float32), {"sample_rate": 16000.5}, "whole Hz"),
     "channels": (lambda: np.zeros(9, np.float32), {"channels": "left"}, "use keep or mix"),
     "lengths of one": (lambda: np.zeros(9, np.float32), {"lengths": [9]}, "go with a batch"),
-    "lengths too many": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [9, 9]}, "expected 1 numbers"),
+    "lengths too many": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [9, 9]}, "expected 1 whole numbers"),
     "length too long": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [10]}, "between 1 and 9"),
+    "length not whole": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [8.5]}, "whole numbers between 1 and 9"),
     "length 0": (lambda: np.zeros((1, 1, 9), np.float32), {"lengths": [0]}, "between 1 and 9"),
 }
 
@@ -222,17 +252,39 @@ def test_codes_made_elsewhere_decode_like_those_of_encode(tiny: Model, speech: S
         ([0, 1], None, "expected"),
         ([[0, 0], [0, 0]], 161, "2 frames carry 0 to 160 samples"),
         ([[0, 0], [0, 0]], -1, "n_samples=-1"),
+        ([[0, 0], [0, 0]], 10.5, r"n_samples=10\.5"),
+        (np.array([[0]] * 3 + [[2**64 - 1]], np.uint64), None, "at codebook 3"),
     ],
 )
-def test_codes_that_the_model_cannot_decode_are_refused(
-    tiny: Model, data: Any, n_samples: int | None, text: str
-) -> None:
+def test_codes_that_the_model_cannot_decode_are_refused(tiny: Model, data: Any, n_samples: Any, text: str) -> None:
     with pytest.raises(CodesError, match=text):
         tiny.codes(data, n_samples)
 
 
+def test_a_prefix_is_what_fewer_codebooks_would_have_given(tiny: Model, speech: Speech) -> None:
+    codes = tiny.encode(speech[:5000])
+    few = codes.prefix(2)
+    assert np.array_equal(few.data, tiny.encode(speech[:5000], codebooks=2).data)
+    assert (few.codebooks, few.bitrate, few.n_samples) == (2, 500.0, 5000)
+    assert np.array_equal(tiny.decode(few), tiny.decode(tiny.encode(speech[:5000], codebooks=2)))
+    assert np.array_equal(codes.prefix(4).data, codes.data)
+    for count in (0, 5, 1.5):
+        with pytest.raises(CodesError, match="these codes have 1 to 4 codebooks"):
+            codes.prefix(count)  # type: ignore[arg-type]
+
+
+def test_a_prefix_of_frames_that_differ_keeps_what_each_of_them_has_of_it(embedded: Model, speech: Speech) -> None:
+    codes = embedded.encode(speech[:32000], bitrate=2000, variable=True)
+    few = codes.prefix(4)
+    assert few.frame_codebooks == (2, 4)
+    assert np.array_equal(few.data, codes.data[:4])
+    assert few.bitrate < codes.bitrate
+    assert len(embedded.decode(few)) == 32000
+
+
 def test_what_is_no_codes_object_is_refused_by_decode(tiny: Model) -> None:
-    for thing in (np.zeros((4, 3), np.int64), [np.zeros((4, 3), np.int64)], "x.codes", None):
+    things: list[Any] = [np.zeros((4, 3), np.int64), [np.zeros((4, 3), np.int64)], "x.codes", None]
+    for thing in things:
         with pytest.raises(CodesError, match=r"model\.codes\(array\)"):
             tiny.decode(thing)
     with pytest.raises(CodesError, match="empty list"):

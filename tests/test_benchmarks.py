@@ -36,13 +36,16 @@ def test_another_number_in_the_json_is_found_out(tmp_path: Path, results: dict[s
     for folder, name in (("benchmarks", "RESULTS.md"), ("docs", "performance.md")):
         (tmp_path / folder).mkdir()
         shutil.copy(ROOT / folder / name, tmp_path / folder)
+    shutil.copy(ROOT / "README.md", tmp_path)
     others = copy.deepcopy(results)
     others["steps"][0]["ms"]["median"] += 1
+    others["offline"][0]["rtf"]["median"] *= 2
     (tmp_path / "benchmarks" / "results.json").write_text(json.dumps(others))
     done = check(tmp_path)
     assert done.returncode == 1
     assert "RESULTS.md" in done.stderr
     assert "performance.md" in done.stderr
+    assert "README.md" in done.stderr
 
 
 def test_bars_are_judged_from_the_figures_and_none_is_left_out(results: dict[str, Any]) -> None:

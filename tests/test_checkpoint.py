@@ -35,7 +35,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b) and type(a) is type(b)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(KEYS, TREES, max_size=4))
 def test_any_tree_comes_back(tmp_path_factory: pytest.TempPathFactory, tree: dict[Any, Any]) -> None:
     path = tmp_path_factory.mktemp("tree") / "x.safetensors"

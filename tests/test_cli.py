@@ -234,7 +234,7 @@ def test_a_wrong_option_is_one_clear_line_and_no_target(call: Call, tiny_path: P
 BAD_TARGETS: dict[str, tuple[str, int, str]] = {
     "in a missing folder": ("none/x.codes", 1, "no such file or folder"),
     "in a file": ("kept.codes/x.codes", 1, "cannot be written"),
-    "existing": ("kept.codes", 1, "exists; pass --overwrite"),
+    "existing": ("kept.codes", 1, "exists; pass overwrite=True"),
     "where nobody may write": ("/proc/x.codes", 1, "x.codes: cannot be written"),
     "empty": ("", 2, "an empty name"),
     "a recording": ("kept.wav", 2, "kept.wav: is named like a source"),

@@ -49,6 +49,30 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(long_wav: Path, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+# Ctrl-C comes when a module is looked for.
+IMPORT = """
+import importlib.abc, os, signal, sys
+
+class Impatient(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient())
+from codec.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("module", ["typer", "numpy._core._multiarray_umath"])
+def test_a_signal_while_the_program_still_starts_is_one_line(module: str) -> None:
+    command = [sys.executable, "-c", IMPORT, "encode", str(DEMO), module]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 130
+    assert "nothing is half written" in only_line(done.stderr)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 def test_a_full_disk_is_one_clear_line_and_nothing_is_left(
     call: Call, tiny_path: Path, coded: Path, tmp_path: Path

@@ -55,7 +55,7 @@ def golden_files() -> dict[str, CodesFile]:
 
 
 @given(codes_files())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_reading_gives_what_was_written(codes_file: CodesFile) -> None:
     data = written(codes_file)
     assert_same(read(io.BytesIO(data)), codes_file)
@@ -163,7 +163,7 @@ def test_repeats_that_differ_are_refused_whatever_the_steps() -> None:
 
 
 @given(codes_files(), st.lists(st.integers(0, 30), max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_steps_into_a_pipe_give_the_bytes_of_one_go(codes_file: CodesFile, steps: list[int]) -> None:
     """Clause 1.5."""
     target = Pipe()
@@ -219,7 +219,7 @@ def test_a_path_is_replaced_only_by_a_whole_file(tmp_path: Path) -> None:
 
 
 @given(codes_files(), st.integers(0, 40), st.integers(0, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_appending_gives_the_bytes_of_one_go(
     tmp_path_factory: pytest.TempPathFactory, codes_file: CodesFile, one: int, two: int
 ) -> None:

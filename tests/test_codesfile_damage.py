@@ -160,7 +160,7 @@ def test_a_small_file_of_huge_codes_is_refused_whole_and_read_by_blocks() -> Non
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_mutated_files_give_codes_or_one_clear_error(data: st.DataObject) -> None:
     file = bytearray(data.draw(st.sampled_from([TINY_BYTES, written(some_file(DEFAULT, 120))])))
     for _ in range(data.draw(st.integers(1, 4))):

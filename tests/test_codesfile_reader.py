@@ -44,7 +44,7 @@ class Counted(io.BytesIO):
 
 
 @given(codes_files(), st.integers(0, 40), st.integers(0, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_range_of_frames_is_that_of_the_whole(codes_file: CodesFile, one: int, two: int) -> None:
     """Clause 5.2."""
     n_frames = codes_file.codes.shape[-1]

@@ -98,6 +98,16 @@ def test_a_file_decodes_alone(model: Model, speech: np.ndarray, tmp_path: Path) 
     assert measured_bitrate(one) * one.duration == 3 * 6 * 38 + 32 * N
 
 
+def test_a_stream_that_goes_on_elsewhere_has_no_condition_of_before(model: Model, speech: np.ndarray) -> None:
+    encoder, other = (model.stream_encoder(whole=True) for _ in range(2))
+    encoder.feed(speech[0])
+    encoder.flush()
+    assert encoder.condition is not None
+    other.feed(speech[1])
+    encoder.load_state(other.state())
+    assert encoder.condition is None
+
+
 def test_files_to_files(model: Model, folder: Path, tmp_path: Path, speech: np.ndarray) -> None:
     write(tmp_path / "in.wav", speech, 16000)
     for channels, n_rows in (("mix", 1), ("keep", 2)):

@@ -186,6 +186,11 @@ def test_convert_without_graphs_runs_what_it_wrote_and_refuses_a_folder_in_use(
     assert folder.info.licence == "CC-BY-NC-4.0"
     with pytest.raises(ModelError, match="something lies there"):
         convert(tmp_path / "encodec.th", tmp_path / "small", "encodec", lines.append)
+    broken = {key: x * float("nan") if key.startswith("decoder") else x for key, x in original.state_dict().items()}
+    torch.save(broken, tmp_path / "encodec.th")
+    with pytest.raises(ModelError, match=r"broken: the converted model gives no audio"):
+        convert(tmp_path / "encodec.th", tmp_path / "broken", "encodec", lines.append, graphs=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encodec.th", "small"]
     (tmp_path / "config.json").write_text('{"model_type": "x"}')
     with pytest.raises(ModelError, match=r"model_type 'x' has no converter"):
         convert_hf(tmp_path)

@@ -24,7 +24,7 @@ from codec.corpus.rows import RunFacts
 from codec.corpus.run import FAILURES, Options, read_index, tokenize, write_index
 from codec.corpus.shard import Job, Work, make_shard, read_done
 from codec.corpus.sinks import read_rows
-from codec.errors import CorpusError
+from codec.errors import CorpusError, MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[1]
 Speech = Any
@@ -164,7 +164,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_parts_of_several_machines_make_the_whole(tmp_path: Path, speech: Speech, small: Model) -> None:
-    source = make_corpus(tmp_path / "in", speech, 6)
+    source = make_corpus(tmp_path / "in", speech, 4)
     wanted = shards_alone(source, tmp_path / "whole", small)
     options = Options(engine="onnx", shard_hours=HOURS, workers=1)
     first = tokenize(str(source), tmp_path / "out", dataclasses.replace(options, part=(0, 2)))
@@ -186,6 +186,44 @@ def test_utterances_that_took_a_process_down_twice_become_failures(
     done = make_shard(small, job, work, lambda n, s: None)
     assert [failure["id"] for failure in done.failures] == ["000", "005"]
     assert done.n_rows == plan.shards[0].n_rows - 2
+
+
+def test_a_killed_run_whose_half_shard_has_folders_inside_goes_on(tmp_path: Path, speech: Speech) -> None:
+    corpus, out = make_corpus(tmp_path / "corpus", speech, 2), tmp_path / "out"
+    half = out / ".tokens-000000.0123abcd.part" / "speaker"
+    half.mkdir(parents=True)
+    (half / "000.npy").write_bytes(b"half")
+    assert tokenize(str(corpus), out, Options(engine="onnx", workers=1, output="npy")).is_complete
+    assert not list(out.glob("*.part"))
+
+
+def test_notes_of_another_plan_are_neither_taken_for_shards_nor_waited_for(tmp_path: Path, speech: Speech) -> None:
+    corpus, out = make_corpus(tmp_path / "corpus", speech, 2), tmp_path / "out"
+    options = Options(engine="onnx", workers=1)
+    assert tokenize(str(corpus), out, options).n_done == 1
+    note = out / "done" / "000000.json"
+    note.with_name("000007.json").write_bytes(note.read_bytes())
+    assert tokenize(str(corpus), out, options).n_done == 1
+    for name in ("plan.json", "index.json"):
+        (out / name).unlink()
+    with pytest.raises(CorpusError, match="choose an empty folder"):
+        tokenize(str(corpus), out, options)
+
+
+def test_a_wrong_source_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no such file or folder"):
+        tokenize(str(tmp_path / "nowhere"), tmp_path / "out", Options(engine="onnx"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_parquet_without_pyarrow_is_refused_before_anything_is_made(
+    tmp_path: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="pyarrow"):
+        tokenize(str(make_corpus(tmp_path / "corpus", speech, 2)), tmp_path / "out", Options(engine="onnx"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_run_on_the_same_folder_waits_its_turn(tmp_path: Path, speech: Speech) -> None:
@@ -210,7 +248,7 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, An
 
 
 def test_verify_finds_a_damaged_a_missing_and_a_foreign_shard(tmp_path: Path, speech: Speech, small: Model) -> None:
-    source, out = make_corpus(tmp_path / "in", speech, 6), tmp_path / "out"
+    source, out = make_corpus(tmp_path / "in", speech, 4), tmp_path / "out"
     names = sorted(shards_alone(source, out, small))
     assert verify_tokens(out).passed
     whole = (out / names[0]).read_bytes()

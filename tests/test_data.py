@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,8 @@ def test_a_folder_is_read_in_a_stable_order_whatever_its_depth(tmp_path: Path) -
         ("m.tsv", "path\tspeaker\na.wav\tx\nsub/b.wav\ty\n"),
         ("m.jsonl", '{"path": "a.wav"}\n{"path": "sub/b.wav", "split": "train"}\n{"path": "c.wav", "split": "dev"}\n'),
         ("bom.csv", "\ufeffpath\na.wav\nsub/b.wav\n"),
+        ("text.csv", 'path,text\na.wav,"two\nlines, and\u2028more"\nsub/b.wav,x\n'),
+        ("text.jsonl", '{"path": "a.wav", "text": "one\u2028two\x85"}\n{"path": "sub/b.wav"}\n'),
     ],
 )
 def test_a_manifest_names_files_beside_itself(tmp_path: Path, name: str, text: str) -> None:
@@ -128,12 +131,33 @@ def test_files_are_mixed_down_and_resampled(tmp_path: Path) -> None:
 def test_the_cache_is_used_again(tmp_path: Path) -> None:
     file, cache = write(tmp_path / "a.wav", level(0.5)), tmp_path / "cache"
     load_corpus([file], cache, sample_rate=RATE, held_out=0.0)
-    write(file, level(-0.5))  # of the same size: the cache cannot know
+    (pcm,) = cache.glob("*.pcm")
+    pcm.write_bytes(bytes(pcm.stat().st_size))
     again, _ = load_corpus([file], cache, sample_rate=RATE, held_out=0.0)
-    assert again.samples(0)[5] == 16384
+    assert again.samples(0)[5] == 0
     write(file, level(-0.5, 0.2))
     new, _ = load_corpus([file], cache, sample_rate=RATE, held_out=0.0)
     assert new.samples(0)[5] == -16384
+
+
+def test_other_files_of_the_same_names_and_sizes_do_not_share_a_cache(tmp_path: Path) -> None:
+    """As the cuts of equal length of two corpora are called, or a file that was replaced."""
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        files.append(write(tmp_path / name / "0001.wav", level(0.5 if name == "one" else -0.5)))
+    first, second = (load_corpus([file], tmp_path, sample_rate=RATE, held_out=0.0)[0] for file in files)
+    assert (first.samples(0)[5], second.samples(0)[5]) == (16384, -16384)
+
+
+def test_runs_that_fill_one_cache_at_the_same_time_do_not_write_into_each_other(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{i}.wav", level(i / 64)) for i in range(30)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(load_corpus, files, tmp_path, sample_rate=RATE, held_out=0.0) for _ in range(4)]
+        for made in runs:
+            found = made.result()[0]
+            assert [found.samples(i)[5] for i in range(30)] == [512 * i for i in range(30)]
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("damage", ["index cut", "samples cut", "samples missing", "index missing"])

@@ -40,3 +40,15 @@ def test_every_command_is_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert commands
     assert [name for name in commands if f"codec {name}" not in readme] == []
+
+
+def test_the_scores_of_the_readme_are_those_of_the_card() -> None:
+    readme = (ROOT / "README.md").read_text()
+    card = (ROOT / "codec" / "models" / "default_16k" / "README.md").read_text()
+    for name, start in (("**`default_16k`**", r"\d+"), ("Lyra v2", "Lyra v2"), ("Opus 1.3.1", "Opus 1.3.1")):
+        (row,) = (line for line in readme.splitlines() if line.startswith(f"| {name} |"))
+        scores = list(zip(*(cell.split(", ") for cell in row.split(" | ")[2:5]), strict=True))
+        assert scores
+        for bitrate, pesq, stoi in scores:
+            figures = rf"\| {start} \| {bitrate} \| {pesq} (\([^|]*\) )?\| {stoi} "
+            assert re.search(figures, card), f"README.md says {name} {bitrate} {pesq} {stoi}; its card does not"

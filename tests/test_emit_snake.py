@@ -52,7 +52,7 @@ def make(path: Path, family: tuple[Part, Part, Part]) -> ModelFolder:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_both_engines_agree(name: str, tmp_path: Path) -> None:
     folder = make(tmp_path, FAMILIES[name])
-    agreement = compare(write_graphs(folder.path), shaped_noise(4000, 0.5))
+    agreement = compare(write_graphs(folder.path), shaped_noise(2000, 0.5))
     assert agreement.codes >= 0.999
     assert agreement.audio_db >= 60
 

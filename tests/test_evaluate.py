@@ -13,6 +13,7 @@ import pytest
 
 from codec.api import Model
 from codec.audio import write
+from codec.quality import evaluate as evaluation
 from codec.quality.evaluate import measured_bitrate, spread
 from support.commandline import only_line
 
@@ -100,6 +101,17 @@ def test_the_measured_bitrate_counts_the_bits_of_the_codes(tiny: Model, speech: 
     codes = tiny.encode(speech[:16000], codebooks=2)
     assert codes.n_frames == 52
     assert measured_bitrate(codes) == 52 * 2 * 5
+
+
+@pytest.mark.slow
+def test_decoded_files_do_not_pile_up_before_judges_that_are_slower(speech: Speech) -> None:
+    waiting, most = [], 0
+    with evaluation._open_scorer(1 + 1, ("si_sdr",)) as scorer:
+        for _ in range(12):  # a process that scores takes a second to start
+            waiting.append(scorer(speech, speech, 16000))
+            most = max(most, sum(not done.done() for done in waiting))
+    assert most <= 2 * evaluation.WAITING < 12
+    assert all(done.result()["si_sdr"] > 60 for done in waiting)
 
 
 def test_examples_are_spread_over_all_files() -> None:

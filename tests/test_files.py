@@ -50,7 +50,7 @@ def test_an_existing_target_is_refused_before_the_work(tmp_path: Path) -> None:
     target = tmp_path / "x.codes"
     target.write_bytes(b"old")
     with (
-        pytest.raises(CodesFileError, match=r"x\.codes exists; pass --overwrite to replace it"),
+        pytest.raises(CodesFileError, match=r"x\.codes exists; pass overwrite=True"),
         atomic_path(target, error=CodesFileError),
     ):
         pytest.fail("the block ran")

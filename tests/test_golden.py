@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from codec.errors import ModelError
 from codec.export.golden import describe_clip
@@ -79,24 +81,25 @@ def test_the_difference_of_silence_and_of_garbage_is_a_number() -> None:
     assert difference_db(np.ones(4, np.float32), np.full(4, 1.1, np.float32)) == pytest.approx(20, abs=0.01)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no metadata", "a later format", "another clip", "no entries"])
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda data: data[: len(data) // 2],
+    "no metadata": lambda data: data.replace(b'"golden"', b'"silver"'),
+    "a later format": lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 9'),
+    "no entries": lambda data: data,
+    "too deep": lambda _: save({}, {"golden": "[" * 100_000}),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "another clip"])
 def test_damaged_golden_vectors_are_refused_in_one_line(damage: str, tmp_path: Path) -> None:
     path = tmp_path / GOLDEN
     write_file(path, make_golden(n_entries=0 if damage == "no entries" else 1))
-    data = path.read_bytes()
-    changes = {
-        "truncated": data[: len(data) // 2],
-        "no metadata": data.replace(b'"golden"', b'"silver"'),
-        "a later format": data.replace(b'\\"format\\": 1', b'\\"format\\": 9'),
-        "another clip": data[:-1000] + bytes(1000),
-        "no entries": data,
-    }
     if damage == "another clip":  # wherever the clip lies in the file
         golden = make_golden(n_entries=1)
         about = {**golden.about, "sha256": "00"}
         write_file(path, Golden(golden.clip, about, golden.weights_hash, golden.codes, golden.audio))
     else:
-        path.write_bytes(changes[damage])
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(ModelError, match=r"golden\.safetensors: (damaged|format 9)") as error:
         read_golden(tmp_path)
     assert "\n" not in str(error.value)

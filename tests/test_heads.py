@@ -60,11 +60,11 @@ def test_heads_learn_what_their_labels_say() -> None:
     heads, parts = heads_of(labels, **dict.fromkeys(HEADS, 1.0)), parts_of()
     found = labels.cut(torch.tensor([0, 0]), torch.tensor([0, 0]), length=8 * 160)
     values = []
-    for _ in range(40):
+    for _ in range(20):
         terms = heads.terms(parts, found)
         heads.optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        heads.step(1e-2, torch.ones(()))
+        heads.step(2e-2, torch.ones(()))
         values.append({name: float(x.detach()) for name, x in terms.items()})
     assert values[0].keys() == HEADS.keys()
     assert all(values[-1][name] < 0.3 * values[0][name] for name in HEADS), values[-1]

@@ -36,6 +36,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory, speech: Any) -> Path:
     return base / "tokens"
 
 
+@pytest.mark.parametrize("layout", ["frame", "delay"])
+def test_pieces_that_a_state_holds_are_not_lost_at_the_end(folder: Path, layout: str) -> None:
+    """The last item of the last epoch gives many pieces; the reader stops after each of them."""
+    whole = [x["tokens"].tolist() for x in TokenDataset(folder, layout=layout, length=3)]
+    for n_taken in range(len(whole) - 8, len(whole)):
+        first = TokenDataset(folder, layout=layout, length=3)
+        for _ in zip(range(n_taken), first, strict=False):
+            pass
+        rest = TokenDataset(folder, layout=layout, length=3)
+        rest.load_state_dict(first.state_dict())
+        assert [x["tokens"].tolist() for x in rest] == whole[n_taken:]
+
+
 def ids_of(data: Any) -> list[str]:
     return [item["id"] for item in data]
 

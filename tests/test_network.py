@@ -36,8 +36,11 @@ PUBLISHED = {
     *("attributes", "cross_scale", "factorised", "projected", "split"),
     *("esc", "hifi", "mel", "mimi", "snake", "speaker", "vocos"),
 }
-every_network = pytest.mark.parametrize(
-    ("encoder", "bottleneck", "decoder"), list(itertools.product(ENCODER_OPTIONS, BOTTLENECK_OPTIONS, DECODER_OPTIONS))
+NETWORKS = list(itertools.product(ENCODER_OPTIONS, BOTTLENECK_OPTIONS, DECODER_OPTIONS))
+every_network = pytest.mark.parametrize(("encoder", "bottleneck", "decoder"), NETWORKS)
+# For laws of steps, in which no part knows of the one before the last: half of the networks, but any two parts meet.
+every_pair = pytest.mark.parametrize(
+    ("encoder", "bottleneck", "decoder"), [one for i, one in enumerate(NETWORKS) if i.bit_count() % 2 == 0]
 )
 
 
@@ -106,7 +109,7 @@ def test_any_three_parts_make_a_network_that_learns(encoder: str, bottleneck: st
         assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
-@every_network
+@every_pair
 @torch.no_grad()
 def test_blocks_of_any_size_give_the_codes_and_the_audio_of_the_whole(
     encoder: str, bottleneck: str, decoder: str
@@ -127,13 +130,13 @@ def test_no_output_depends_on_audio_beyond_the_latency(encoder: str, decoder: st
     network = network_of(encoder, "residual", decoder)
     latency = round(network.info("x", "none").latency * 8000)
     assert latency == HOP + network.encoder.delay * HOP + network.decoder.delay
-    audio = torch.randn(1, 1, 16 * HOP)
-    before = network(audio).audio_hat
+    places = range(6 * HOP, 8 * HOP)
+    audio = torch.randn(1, 1, 16 * HOP).repeat(1 + len(places), 1, 1)  # a row for each place, after the unchanged one
+    for row, changed in enumerate(places, 1):
+        audio[row, :, changed:] = torch.randn(16 * HOP - changed)
+    before, *rows = network(audio).audio_hat
     reacts = []
-    for changed in range(6 * HOP, 8 * HOP):
-        other = audio.clone()
-        other[..., changed:] = torch.randn(16 * HOP - changed)
-        after = network(other).audio_hat
+    for changed, after in zip(places, rows, strict=True):
         # audio_hat[t + delay] describes audio[t], and may not know audio[t + latency] or later.
         settled = changed - latency + 1 + network.delay
         assert torch.allclose(after[..., :settled], before[..., :settled], atol=1e-5)
@@ -165,7 +168,7 @@ def test_networks_learn_in_half_precision(encoder: str, decoder: str) -> None:
     assert all(parameter.grad is not None for parameter in network.decoder.parameters())
 
 
-@every_network
+@every_pair
 @torch.no_grad()
 def test_every_prefix_of_codebooks_decodes(encoder: str, bottleneck: str, decoder: str) -> None:
     network = network_of(encoder, bottleneck, decoder)

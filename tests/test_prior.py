@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from codec.codesfile import Header
 from codec.codesfile.entropy import check_prior
@@ -96,7 +97,8 @@ def test_the_exponentials_are_near_and_never_nothing() -> None:
 
 def test_a_damaged_prior_is_one_line(learned: tuple[PriorNetwork, Path], tmp_path: Path) -> None:
     data = learned[1].read_bytes()
-    for bad in (b"", data[:50], data[:-1], b"\xff" * 100, data.replace(b'\\"format\\": 1', b'\\"format\\": 7')):
+    later, deep = data.replace(b'\\"format\\": 1', b'\\"format\\": 7'), save({}, {"prior": "[" * 100_000})
+    for bad in (b"", data[:50], data[:-1], b"\xff" * 100, later, deep):
         with pytest.raises(ModelError, match=r"x: (damaged|prior format 7)"):
             parse_prior(bad, "x")
     with pytest.raises(ModelError, match=r"has no prior; train it"):

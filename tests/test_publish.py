@@ -58,6 +58,8 @@ def the_hub(web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Web:
     def commit(body: bytes) -> Any:
         received.mkdir()
         for line in map(json.loads, body.splitlines()):
+            if line["key"] == "header":
+                (tmp_path / "message").write_text(line["value"]["summary"])
             if line["key"] == "file":
                 (received / line["value"]["path"]).write_bytes(base64.b64decode(line["value"]["content"]))
         web.serve_hub(REPO, "main", COMMIT, received)
@@ -117,13 +119,13 @@ def test_an_upload_that_cannot_be_is_one_clear_error(
     (tmp_path / "out").mkdir()
     del the_hub.posts["/api/repos/create"]
     with pytest.raises(ModelError, match="the upload failed") as caught:
-        upload(tmp_path / "out", REPO)
+        upload(tmp_path / "out", REPO, message="m")
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match="write hf://org/repo"):
-        upload(tmp_path / "out", "one word")
+        upload(tmp_path / "out", "one word", message="m")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE forbids the network"):
-        upload(tmp_path / "out", REPO)
+        upload(tmp_path / "out", REPO, message="m")
 
 
 def test_push_writes_the_folder_and_uploads_only_when_asked(
@@ -137,11 +139,12 @@ def test_push_writes_the_folder_and_uploads_only_when_asked(
     push(str(tmp_path / "out"), REPO)
     assert capsys.readouterr().out.splitlines()[-1] == f"hf://{REPO}@{COMMIT}"
     assert dict(the_hub.log)[f"/api/models/{REPO}/commit/main"]["Authorization"] == "Bearer hf_of_the_test"
+    assert (tmp_path / "message").read_text() == f"Model {DEFAULT}"  # not the folder's place on this machine
 
 
 def test_what_is_uploaded_comes_back_as_the_same_model(the_hub: Web, tmp_path: Path, small: ModelFolder) -> None:
     write_hub_folder(small, tmp_path / "out")
-    assert upload(tmp_path / "out", REPO) == COMMIT
+    assert upload(tmp_path / "out", REPO, message="m") == COMMIT
     back = read_model(find_model(f"hf://{REPO}@{COMMIT}"))
     assert back.info == small.info
     assert {path.name: path.read_bytes() for path in back.path.iterdir()} == {

@@ -77,11 +77,24 @@ def test_a_resampler_restored_anywhere_goes_on_equally(
             other = resampler.copy()
             resampler.feed(speech[:, :5000])  # the original goes its own way
         else:
-            assert resampler.holds(resampler.n_in, resampler.history)
+            assert resampler.holds(resampler.n_in, resampler.history, resampler.n_out)
             other = Resampler(*rates, 1)
-            other.load(resampler.n_in, resampler.history)
+            other.load(resampler.n_in, resampler.history, resampler.n_out)
         resampler = other
     np.testing.assert_array_equal(np.concatenate([*parts, resampler.flush()], axis=1), resample(speech, *rates))
+
+
+def test_a_resampler_restored_between_small_chunks_goes_on_equally(speech: Audio) -> None:
+    """Where soxr halves the rate more than once, how much it has given depends on the chunks that it was fed."""
+    rates = (88200, 16000)
+    whole, resampler, parts = resample(speech[:, :40000], *rates), Resampler(*rates, 1), []
+    for chunk in np.array_split(speech[:, :40000], 150, axis=1):
+        parts.append(resampler.feed(chunk))
+        other = Resampler(*rates, 1)
+        other.load(resampler.n_in, resampler.history, resampler.n_out)
+        assert other.n_out == resampler.n_out
+        resampler = other
+    np.testing.assert_array_equal(np.concatenate([*parts, resampler.flush()], axis=1), whole)
 
 
 def test_leading_dimensions_are_kept_and_rows_stay_apart() -> None:
@@ -156,3 +169,5 @@ def test_a_history_that_cannot_be_is_not_held() -> None:
     bad = [None, good[:, 1:], good[:1], good[0], good.astype(np.float64), np.full_like(good, np.nan)]
     assert not any(resampler.holds(100_000, history) for history in bad)
     assert not any(resampler.holds(n_in, good) for n_in in (-1, 0, 99_999, 10**30))
+    assert resampler.holds(100_000, good, resampler.n_out)
+    assert not any(resampler.holds(100_000, good, n_out) for n_out in (-1, 31_999, 33_335, 10**30))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from codec.api import Model
 from codec.audio import resample, resampled_length
-from codec.errors import AudioError, CodesError
+from codec.errors import AudioError, CodesError, StateError
 
 Speech = npt.NDArray[np.float32]
 
@@ -106,6 +108,24 @@ def test_trimming_gives_that_part_of_the_whole(
     assert np.array_equal(part, tiny.decode(codes)[start : start + size])
 
 
+def test_start_and_end_of_a_trim_are_said_one_after_the_other_in_any_order(tiny: Model, speech: Speech) -> None:
+    codes = tiny.encode(speech[:4000], mode="frame")
+    for calls in ([{"start": 700}, {"end": 3000}], [{"end": 3000}, {"start": 700}]):
+        decoder = tiny.stream_decoder()
+        for call in calls:
+            decoder.trim(**call)
+        assert np.array_equal(stream(decoder, [codes.data]), tiny.decode(codes)[700:3000])
+    late = tiny.stream_decoder()
+    late.trim(start=700)
+    parts = [late.feed(codes.data[:, :8])]
+    late.trim(end=3000)  # known only now
+    parts += [late.feed(codes.data[:, 8:]), late.flush()]
+    assert np.array_equal(np.concatenate(parts), tiny.decode(codes)[700:3000])
+    for start, end in ((-1, None), (9, 8)):
+        with pytest.raises(CodesError, match="trim: no samples from"):
+            late.trim(start=start, end=end)
+
+
 # one stream
 
 
@@ -114,9 +134,9 @@ def test_what_is_not_ready_is_an_empty_array_and_never_none(tiny: Model, speech:
     encoder, decoder = tiny.stream_encoder(mode=mode, codebooks=2), tiny.stream_decoder(mode=mode)
     for chunk in (speech[:0], speech[:1], speech[:318]):
         codes = encoder.feed(chunk)
-        assert (codes.shape, codes.dtype) == ((2, 0), np.int64)
+        assert (codes.shape, codes.dtype) == ((2, 0), np.dtype(np.int64))
         audio = decoder.feed(codes)
-        assert (audio.shape, audio.dtype) == ((0,), np.float32)
+        assert (audio.shape, audio.dtype) == ((0,), np.dtype(np.float32))
     ready = encoder.feed(speech[:1])
     assert ready.shape == (2, 1 if mode == "frame" else 0)
 
@@ -149,6 +169,34 @@ def test_feeding_after_flush_is_an_error_until_reset(tiny: Model, speech: Speech
     decoder.reset()
     assert np.array_equal(stream(encoder, [speech[:1000]]), first)
     assert np.array_equal(stream(decoder, [first]), audio)
+
+
+def test_behind_its_with_block_a_stream_has_ended(tiny: Model, speech: Speech) -> None:
+    """What waited is forgotten there, so what came next would be coded as if it had stood in its place."""
+    with tiny.stream_encoder(sample_rate=24000) as encoder, tiny.stream_decoder(sample_rate=8000) as decoder:
+        decoder.feed(encoder.feed(speech[:1100]))
+    state = encoder.state()
+    with pytest.raises(AudioError, match=r"call reset\(\)"):
+        encoder.feed(speech[1100:2000])
+    with pytest.raises(CodesError, match=r"call reset\(\)"):
+        decoder.feed(np.zeros((4, 3), np.int64))
+    assert encoder.flush().size == decoder.flush().size == 0
+    encoder.load_state(state)
+    encoder.reset()
+    assert encoder.feed(speech[:3000]).shape[1] > 0
+
+
+def test_a_stream_is_copied_but_not_pickled(tiny: Model, speech: Speech) -> None:
+    encoder = tiny.stream_encoder()
+    first = encoder.feed(speech[:1000])
+    twins = [copy.copy(encoder), copy.deepcopy(encoder)]
+    for twin in twins:
+        twin.feed(speech[5000:6000])
+    rest = stream(encoder, [speech[1000:3000]])
+    assert np.array_equal(np.concatenate([first, rest], 1), tiny.encode(speech[:3000], mode="frame").data)
+    for thing in (encoder, tiny.stream_decoder(), tiny.stream_encoders(rows=1), tiny.stream_decoders()):
+        with pytest.raises(StateError, match=r"send the bytes of state\(\)"):
+            pickle.dumps(thing)
 
 
 def test_a_reset_in_the_middle_forgets_all_that_was_fed(tiny: Model, speech: Speech) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from codec.api import Model, load
 from codec.config import ModelConfig, Part
@@ -221,6 +222,8 @@ def test_a_state_of_another_stream_is_refused_by_name(
         ("decoder", "n_frames", "many"),
         ("decoder", "n_run", -1),
         ("decoder", "n_given", 10**30),
+        ("decoder", "n_resampled", np.array([10**9])),
+        ("decoder", "n_resampled", np.array([1.0])),
         ("decoder", "skip", True),
         ("decoder", "end", []),
     ],
@@ -233,7 +236,7 @@ def test_a_state_of_garbage_under_a_good_checksum_is_refused(
     coder.feed(speech[16000:19000] if direction == "encoder" else given_codes["torch"][:, :11])
     good, identity = coder.state(), coder._identity()
     counts, tensors = unpack(good, identity)
-    changed: dict[str, Any] = tensors if name in ("history", "pending") else counts
+    changed: dict[str, Any] = tensors if name in ("history", "pending", "n_resampled") else counts
     assert name in {*changed, "pending"}
     changed[name] = value
     bad = pack(identity, counts, {key: tensor for key, tensor in tensors.items() if tensor is not None})
@@ -256,6 +259,11 @@ def test_a_damaged_state_is_an_error_and_leaves_the_stream_as_it_was(
     with pytest.raises(StateError, match="stream state"):
         encoder.load_state(bad)
     assert encoder.state() == good
+
+
+def test_a_state_that_is_nested_too_deep_is_damaged(models: dict[str, Model]) -> None:
+    with pytest.raises(StateError, match="damaged"):
+        models["torch"].stream_encoder().load_state(save({}, {"codec": "[" * 100_000}))
 
 
 # event loops

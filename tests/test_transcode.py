@@ -258,9 +258,9 @@ def test_the_wrong_model_is_refused_with_the_file_named(embedded: Model, coded: 
 def test_an_existing_target_is_kept_unless_it_may_be_replaced(tiny: Model, coded: Path, tmp_path: Path) -> None:
     for name in ("x.codes", "x.wav"):
         (tmp_path / name).write_bytes(b"old")
-    with pytest.raises(CodesFileError, match="exists; pass --overwrite"):
+    with pytest.raises(CodesFileError, match="exists; pass overwrite=True"):
         encode(tiny, DEMO, tmp_path / "x.codes")
-    with pytest.raises(AudioError, match="exists; pass --overwrite"):
+    with pytest.raises(AudioError, match="exists; pass overwrite=True"):
         decode(tiny, coded, tmp_path / "x.wav")
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"old"}
     encode(tiny, DEMO, tmp_path / "x.codes", overwrite=True)

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ from codec.codesfile.packed import with_prior
 from codec.codesfile.prior import read_prior
 from codec.codesfile.rans import PythonCoder, open_coder
 from codec.codesfile.variable import index_frequencies
+from codec.config import ModelConfig, Part
 from codec.errors import CodesError, CodesFileError, ModelError
+from codec.export.folder import write_folder
+from codec.network import Network
 from codec.stream.variable import choose_control
 from codec.transcode import DecodeOptions, EncodeOptions, decode_file, encode_file
 
@@ -187,6 +191,21 @@ def test_every_flipped_byte_is_found_and_the_blocks_before_it_are_kept(packed: b
             assert found.warnings
 
 
+@pytest.mark.slow
+def test_a_stranger_cannot_make_the_search_for_the_next_good_block_endless() -> None:
+    """A header may claim blocks of a megabyte (clause 6), and the next good one could begin at each byte."""
+    n_books = 1024
+    header = Header("m", "00" * 16, "block", 16000, 320, (1024,) * n_books, frame_codebooks=(1, n_books))
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 1024, (n_books, 3 * header.frames_per_block))
+    data = written(CodesFile(header, codes, 320))
+    begin = time.process_time()
+    reader = Reader(io.BytesIO(data[: len(data) // 3 + 100] + random.bytes(len(data) // 2)), partial=True)
+    assert sum(1 for _ in reader.blocks()) == 1
+    assert "CRC-32 does not match" in reader.warnings[0] or "ends in it" in reader.warnings[0]
+    assert time.process_time() - begin < 30
+
+
 def test_frames_that_the_header_does_not_allow_are_refused() -> None:
     header = golden_file().header
     for row, text in (([3, -1, 5], "code -1 of codebook 1, frame 0"), ([-1, -1, -1], "code -1 of codebook 0, frame 0")):
@@ -255,7 +274,7 @@ def test_the_mean_is_at_no_time_over_the_bitrate_and_near_it_in_the_end(embedded
         for gain in (1.0, 0.05):
             control = choose_control(embedded.info, bitrate)
             blank = np.zeros((1, control.counts[-1], len(long) // 320), np.int64)
-            codes, _ = control.apply(blank, np.float32(gain) * long[None], control.begin())
+            codes, _ = control.apply(blank, np.float32(gain) * long[None], control.begin(), hop_length=320)
             bits = np.array(control.bits)[np.searchsorted(control.counts, counts_of(codes)[0])]
             spent = np.cumsum(bits) / np.arange(1, len(bits) + 1) * 50
             assert (spent <= bitrate * (1 + 1e-9)).all()
@@ -308,6 +327,8 @@ def test_requests_that_cannot_be_are_refused(embedded: Model, speech: Any) -> No
         ({}, "goes with a bitrate"),
         ({"codebooks": 4}, "give one of them"),
         ({"bitrate": 1000}, "needs at least 1050 bit/s"),
+        ({"bitrate": float("nan")}, "bitrate=nan: goes not with variable"),
+        ({"bitrate": float("inf")}, "bitrate=inf: goes not with variable"),
     ]
     for asked, text in requests:
         with pytest.raises(CodesError, match=text):
@@ -315,6 +336,26 @@ def test_requests_that_cannot_be_are_refused(embedded: Model, speech: Any) -> No
     state = embedded.stream_encoder(bitrate=2000, variable=True).state()
     with pytest.raises(codec.CodecError, match=r"variable '40\.0', this stream has None"):
         embedded.stream_encoder(codebooks=8).load_state(state)
+
+
+@pytest.mark.parametrize(("mode", "lengths"), [("block", (1, 1001, 1310)), ("frame", (1, 101))])
+def test_a_last_frame_that_the_encoder_fills_up_itself_counts_as_a_frame(
+    tmp_path: Path, speech: Any, mode: str, lengths: tuple[int, ...]
+) -> None:
+    """An encoder with `ragged` takes what is left of the audio, which is no whole number of frames."""
+    convs = {"n_filters": 2, "strides": [4, 5], "n_recurrent": 0, "padding": "mirror"}
+    encoder = Part("conv", {**convs, "ragged": True})
+    bottleneck = Part("residual", {"codebook_size": 16, "n_codebooks": 4})
+    config = ModelConfig(encoder, bottleneck, Part("conv", convs), hop_length=20, latent_dim=4)
+    write_folder(tmp_path, "ragged", config, Network(config).state_dict(), licence="CC0-1.0")
+    model = load(tmp_path, engine="torch")
+    asked: dict[str, Any] = {"bitrate": 8000, "variable": True, "mode": mode}
+    for n_samples in lengths:
+        audio = speech[16000 : 16000 + n_samples]
+        padded = np.pad(audio, (0, -n_samples % 20))
+        codes, whole = (np.concatenate(feed_all(model.stream_encoder(**asked), x), -1) for x in (audio, padded))
+        assert codes.shape == (4, model.info.frames(n_samples))
+        assert np.array_equal(counts_of(codes), counts_of(whole))
 
 
 # Files.

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
@@ -284,7 +284,26 @@ def parse_recipe(data: Any, overrides: Sequence[str], *, where: str) -> Recipe:
     tree = _copy(data)
     for override in overrides:
         _override(tree, override)
-    return from_dict(Recipe, tree, where=where)
+    try:
+        return from_dict(Recipe, tree, where=where)
+    except ConfigError as error:
+        raise _with_hint(error, overrides) from None
+
+
+def _with_hint(error: ConfigError, overrides: Sequence[str]) -> ConfigError:
+    """The same, and for an override whose section was left out the sections that have such a key.
+
+    >>> str(_with_hint(ConfigError("unknown key 'steps'"), ["steps=5"]))
+    "unknown key 'steps'; is optim.steps meant?"
+    """
+    for key in (override.partition("=")[0] for override in overrides):
+        if f"unknown key {key!r}" not in str(error):
+            continue
+        hints = {name: kind for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind)}
+        meant = [f"{name}.{key}" for name, kind in hints.items() if key in kind.__dataclass_fields__]
+        if meant:
+            return ConfigError(f"{error}; is {' or '.join(meant)} meant?")
+    return error
 
 
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:

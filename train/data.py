@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec import audio as audio_io
+from codec.containers import AUDIO_SUFFIXES
 from codec.errors import AudioError, TrainError
-from codec.files import describe_os_error
+from codec.files import atomic_path, describe_os_error
 from codec.train import speechpack
 from codec.train.config import DataConfig
 from codec.train.launch import ALONE, Ranks
@@ -30,7 +33,6 @@ from codec.train.launch import ALONE, Ranks
 if TYPE_CHECKING:
     from codec.train.labels import Labels
 
-SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 MANIFESTS = (".csv", ".jsonl", ".tsv", ".txt")
 
 
@@ -114,7 +116,7 @@ def find_entries(sources: Iterable[str]) -> list[Entry]:
         if (path / speechpack.INDEX).is_file():
             found = [Entry(path / speechpack.INDEX)]
         elif path.is_dir():
-            found = [Entry(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            found = [Entry(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in AUDIO_SUFFIXES]
         elif path.suffix.lower() in MANIFESTS and path.is_file():
             found = [Entry(path.parent / row["path"], row, path.parent) for row in _manifest_rows(path)]
         else:
@@ -128,7 +130,8 @@ def find_entries(sources: Iterable[str]) -> list[Entry]:
 def _manifest_rows(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines = [line for line in text.splitlines() if line.strip()]
+        # Not splitlines: text may hold other line ends than a manifest's, as U+2028.
+        lines = [line for line in io.StringIO(text) if line.strip()]
         if path.suffix.lower() == ".txt":
             return [{"path": line.strip()} for line in lines]
         rows: Iterable[dict[str, Any]]
@@ -155,13 +158,16 @@ def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_ou
     Raises:
         TrainError: no file could be read.
     """
-    key = _cache_key(files, sample_rate)
+    key, print_ = _cache_key(files, sample_rate), _fingerprint(files)
     index_path, pcm_path = cache / f"{key}.json", cache / f"{key}.pcm"
-    index = _read_index(index_path, pcm_path)
+    index = _read_index(index_path, pcm_path, print_)
     if index is None:
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            index = _decode(files, index_path, pcm_path, sample_rate)
+            index = _decode(files, pcm_path, sample_rate) | {"fingerprint": print_}
+            # The index is last: without it the cache is made again.
+            with atomic_path(index_path, overwrite=True, error=TrainError) as part:
+                part.write_text(json.dumps(index))
         except OSError as error:
             raise TrainError(f"{pcm_path}: cannot be written: {describe_os_error(error)}") from None
     if not index["lengths"]:
@@ -178,21 +184,23 @@ def load_corpus(files: Sequence[Path], cache: Path, *, sample_rate: int, held_ou
     return corpus, list(index["problems"])
 
 
-def _read_index(index_path: Path, pcm_path: Path) -> dict[str, Any] | None:
-    """The index of a whole cache; None where there is none, or it was left half written."""
+def _read_index(index_path: Path, pcm_path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The index of a whole cache of these files; None where there is none, or it was left half written."""
     try:
         index = json.loads(index_path.read_text())
         whole = pcm_path.stat().st_size == 2 * sum(index["lengths"]) and len(index["names"]) == len(index["lengths"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    same = index.get("fingerprint", fingerprint) == fingerprint  # earlier versions did not write it
     # After a run in which no file could be used, look again: the problem may be mended.
-    return index if whole and index["lengths"] else None
+    return index if whole and same and index["lengths"] else None
 
 
-def _decode(files: Sequence[Path], index_path: Path, pcm_path: Path, sample_rate: int) -> dict[str, Any]:
+def _decode(files: Sequence[Path], pcm_path: Path, sample_rate: int) -> dict[str, Any]:
+    """Write the samples of all files that can be read; gives what the index says of them. Raises: TrainError."""
     names, lengths, problems, sources = [], [], [], []
-    temporary = pcm_path.with_suffix(".part")
-    with temporary.open("wb") as out:
+    # Under a name of its own: another run may fill the same cache at the same time.
+    with atomic_path(pcm_path, overwrite=True, error=TrainError) as temporary, temporary.open("wb") as out:
         for number, file in enumerate(files):
             try:
                 for name, samples in _utterances(file, sample_rate):
@@ -202,13 +210,7 @@ def _decode(files: Sequence[Path], index_path: Path, pcm_path: Path, sample_rate
                     sources.append(number)
             except (AudioError, OSError) as error:
                 problems.append(str(error))
-    temporary.replace(pcm_path)
-    # The index is last: without it the cache is made again.
-    index = {"names": names, "lengths": lengths, "problems": problems, "sources": sources}
-    part = index_path.with_suffix(".json.part")
-    part.write_text(json.dumps(index))
-    part.replace(index_path)
-    return index
+    return {"names": names, "lengths": lengths, "problems": problems, "sources": sources}
 
 
 def _utterances(file: Path, sample_rate: int) -> Iterator[tuple[str, NDArray[np.int16]]]:
@@ -231,12 +233,21 @@ def _cache_key(files: Sequence[Path], sample_rate: int) -> str:
     digest = hashlib.sha256(str(sample_rate).encode())
     for file in files:
         size = file.stat().st_size if file.exists() else -1
-        digest.update(f"{file.name}:{size};".encode())
+        digest.update(os.fsencode(f"{file.name}:{size};"))
     return f"corpus-{digest.hexdigest()[:12]}"
 
 
+def _fingerprint(files: Sequence[Path]) -> str:
+    """Which files these are: others may have the same names and sizes, as cuts of equal length do."""
+    digest = hashlib.sha256()
+    for file in files:
+        changed = file.stat().st_mtime_ns if file.exists() else -1
+        digest.update(os.fsencode(f"{file.absolute()}:{changed};"))
+    return digest.hexdigest()[:12]
+
+
 def _share(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4], "big") / 2**32
 
 
 @dataclass(frozen=True)

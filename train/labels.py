@@ -24,7 +24,7 @@ from torch import Tensor
 
 from codec.config import ModelConfig
 from codec.errors import TrainError
-from codec.files import describe_os_error
+from codec.files import atomic_path, describe_os_error
 from codec.quality import pitch
 from codec.train.data import Corpus, Entry
 
@@ -161,15 +161,14 @@ def normalise(frequency: NDArray[np.float64]) -> NDArray[np.float32]:
 def _load_pitch(corpus: Corpus, n_labels: int, sample_rate: int, say: Say) -> Tensor:
     """The pitch of all files (N,), mapped from beside the decoded speech, or computed first."""
     path = corpus.cache.with_suffix(".pitch")
-    if not path.is_file() or path.stat().st_size != 4 * n_labels:
+    is_old = path.is_file() and path.stat().st_mtime_ns < corpus.cache.stat().st_mtime_ns  # of other speech
+    if not path.is_file() or is_old or path.stat().st_size != 4 * n_labels:
         say(f"pitch: tracked in {len(corpus.lengths)} files, kept in {path.name}")
-        temporary = path.with_suffix(".pitch.part")
         try:
-            with temporary.open("wb") as out:
+            with atomic_path(path, overwrite=True, error=TrainError) as temporary, temporary.open("wb") as out:
                 for i in range(len(corpus.lengths)):
                     samples = (corpus.samples(i) / np.float32(32768)).astype(np.float32)
                     out.write(normalise(pitch.track(samples, sample_rate)).tobytes())
-            temporary.replace(path)
         except OSError as error:
             raise TrainError(f"{path}: cannot be written: {describe_os_error(error)}") from None
     return torch.from_numpy(np.memmap(path, dtype=np.float32, mode="c"))

@@ -106,8 +106,6 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
-    # What layers draw while they learn (noise, dropped rows) shall not be the same for the rows of every process.
-    torch.manual_seed(torch.initial_seed() + ranks.rank)
     try:
         dist.init_process_group(
             "nccl" if on_cuda else "gloo",
@@ -128,6 +126,15 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def drawing(seed: int, step: int) -> Iterator[None]:
+    """What layers draw inside (noise, dropped rows) depends on seed, step and rank alone, as a resume needs it."""
+    rank = dist.get_rank() if count_ranks() > 1 else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((seed * 9_000_011 + step * 65_537 + rank) % 2**63)
+        yield
 
 
 def in_turn(ranks: Ranks, make: Callable[[], Made]) -> Made:

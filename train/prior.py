@@ -26,12 +26,13 @@ from torch.nn import functional
 from codec.api import Model, load
 from codec.audio import AudioReader
 from codec.codesfile.prior import ACTIVATION_BITS, FILE_NAME, FORMAT, SLOW_BITS, SLOW_SHIFT
+from codec.containers import AUDIO_SUFFIXES
 from codec.errors import TrainError
+from codec.files import atomic_path
 from codec.hub import find_model
 from codec.modelfolder import read_model, write_model
 from codec.network import Network
 
-SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 Codes = npt.NDArray[np.int64]
 
 
@@ -116,7 +117,7 @@ def collect_codes(model: Model, data: Path, say: bool = False) -> list[Codes]:
 
     Raises: TrainError where there is none; AudioError for a file that cannot be read.
     """
-    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
         raise TrainError(f"{data}: no audio file there; give a folder of speech")
     found, begin = [], time.perf_counter()
@@ -208,7 +209,8 @@ def save_prior(network: PriorNetwork, path: Path, weights_hash: str) -> None:
         "shifts": shifts,
     }
     # One key: the library writes several in an order of its own, and the file's hash is the prior's name.
-    path.write_bytes(save(arrays, metadata={"prior": json.dumps(facts)}))
+    with atomic_path(path, overwrite=True, error=TrainError) as temporary:
+        temporary.write_bytes(save(arrays, metadata={"prior": json.dumps(facts)}))
 
 
 def _bits_of(values: Tensor, most: int) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from codec.config import to_dict
 from codec.engine.torch_engine import load_network
 from codec.errors import TrainError
-from codec.files import atomic_path
+from codec.files import atomic_path, hold_folder
 from codec.hub import find_model
 from codec.modelfolder import read_model
 from codec.quantize.ranks import same_on_ranks
@@ -35,7 +35,7 @@ from codec.train.trainer import Trainer
 Say = Callable[[str], None]
 
 MEASURE_CROPS, MEASURE_SECONDS = 16, 2.0
-RECIPE, BEST, DATA = "recipe.yaml", "best.safetensors", "data"
+RECIPE, BEST, DATA, LOCK = "recipe.yaml", "best.safetensors", "data", ".lock"
 
 
 def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
@@ -58,8 +58,9 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
     ranks = read_ranks(os.environ)
     ranks.rows(recipe.data.batch)  # refused before anything is written
     device = choose_device(recipe.run.device, ranks)
-    with prepared(device, recipe.run.threads), joined(ranks, device):
-        folder = _open_folder(recipe) if ranks.first else Path(recipe.run.path)
+    with prepared(device, recipe.run.threads), joined(ranks, device), _held(recipe, ranks) as folder:
+        if ranks.first:
+            _begin_folder(folder, recipe)
         _run(Trainer(recipe, device), folder, ranks, say if ranks.first else _unheard, stop_after)
     latest = checkpoint.find_latest(folder)
     assert latest is not None
@@ -223,19 +224,21 @@ def _levels(recipe: Recipe) -> dict[int, float]:
     return {int(count): share for count, share in recipe.optim.levels.items()}
 
 
-def _open_folder(recipe: Recipe) -> Path:
+@contextlib.contextmanager
+def _held(recipe: Recipe, ranks: Ranks) -> Iterator[Path]:
+    """The run's folder; a second run on it is refused, as the two would write into each other."""
     if not recipe.run.path:
         raise TrainError("no run folder: give run=FOLDER, where checkpoints and logs go")
     folder = Path(recipe.run.path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainError(f"{folder}: cannot be made ({error.strerror}); give another run=FOLDER") from None
+    with hold_folder(folder, LOCK, error=TrainError) if ranks.first else contextlib.nullcontext():
+        yield folder
+
+
+def _begin_folder(folder: Path, recipe: Recipe) -> None:
     known = folder / RECIPE
     if known.exists() and read_yaml(known).get("model") != to_dict(recipe)["model"]:
         raise TrainError(f"{folder}: holds a run of another network; give another run=FOLDER")
     write_recipe(folder, recipe)
-    return folder
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -266,7 +269,15 @@ def _resume(trainer: Trainer, folder: Path, say: Say) -> None:
         if trainer.teacher is not None:
             say(trainer.begin_from_teacher())
         return
-    trainer.load_state_dict(checkpoint.load(latest))
+    state = checkpoint.load(latest)
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise TrainError(
+            f"{latest}: written with other settings ({reason}); go on with those (adversary, optim.freeze), "
+            "or give another run=FOLDER"
+        ) from None
     say(f"resumes in {folder} at step {trainer.step}")
 
 

@@ -23,7 +23,7 @@ from codec.train.device import Skips, choose_precision, compile_part
 from codec.train.distill import open_teacher
 from codec.train.heads import HEADS, Heads
 from codec.train.labels import Labels
-from codec.train.launch import average_gradients
+from codec.train.launch import average_gradients, drawing
 from codec.train.optim import Average, make_adamw, rate_at, set_rate, step_if_finite
 
 
@@ -143,7 +143,7 @@ class Trainer:
             )
 
     def _forward(self, audio: Tensor, levels: Tensor) -> Passed:
-        with self.autocast():
+        with self.autocast(), drawing(self.recipe.run.seed, self.step):
             latent = self._encoder(audio)
             quantized = self.network.bottleneck(latent, levels, n_stages=self.learner.n_started)
             audio_hat = self._decoder(quantized.latent)
@@ -229,12 +229,13 @@ class Trainer:
         """Loss terms of the averaged weights on audio (B, 1, T), all codebooks in use; and audio_hat (B, T - delay)."""
         current = {key: x.clone() for key, x in self.network.state_dict().items()}
         self.network.load_state_dict(self.average.weights)
+        self.network.eval()  # nothing is dropped
         try:
             levels = torch.full((len(audio),), self.network.bottleneck.n_codebooks, device=audio.device)
             passed = self._forward(audio, levels)
             values = {key: float(value) for key, value in self._values(passed).items()}
         finally:
-            self.network.load_state_dict(current)
+            self.network.train().load_state_dict(current)
         return values, passed.audio_hat
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:

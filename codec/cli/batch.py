@@ -15,7 +15,6 @@ import typer
 from codec.errors import CodecError
 from codec.files import describe_os_error
 
-AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 PIPE = "-"
 LONG_SECONDS = 30.0  # work on more audio than this shows a progress bar
 

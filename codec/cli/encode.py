@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from codec.cli.batch import AUDIO_SUFFIXES, Job, Outcome, Progress, plan, run_jobs, split
+from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs, split
 from codec.cli.options import (
     ChannelsChoice,
     DeviceOption,
@@ -18,6 +18,7 @@ from codec.cli.options import (
     QuietOption,
     parse_bitrate,
 )
+from codec.containers import AUDIO_SUFFIXES
 from codec.errors import CodesError
 from codec.hub import DEFAULT
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codec.cli.batch import AUDIO_SUFFIXES, find, print_failures
+from codec.cli.batch import find, print_failures
 from codec.cli.options import (
     ByOption,
     DeviceOption,
@@ -23,6 +23,7 @@ from codec.cli.options import (
     ReferenceOption,
     SnrOption,
 )
+from codec.containers import AUDIO_SUFFIXES
 from codec.errors import CodecError, CodesError, ConfigError
 from codec.files import describe_os_error
 

@@ -22,6 +22,7 @@ def push(
     if (repo is None) == (to is None) and not dry_run:
         raise typer.BadParameter("give ORG/REPO to upload, or --to DIR to write the folder")
     from codec.hub.publish import upload  # not for --help
+    from codec.modelfolder import read_facts
 
     with tempfile.TemporaryDirectory(prefix="codec-push-") as room:
         target = to or Path(room) / "model"
@@ -30,7 +31,7 @@ def push(
         if dry_run or repo is None:
             typer.echo(f"{to or 'checked'}: ready for the hub; nothing was uploaded")
             return
-        commit = upload(target, repo, private=private, message=f"Model {model}")
+        commit = upload(target, repo, private=private, message=f"Model {read_facts(target)[0].info.name}")
         typer.echo(f"hf://{repo}@{commit}")
 
 

@@ -63,9 +63,7 @@ class CodesFile:
     """
 
     header: Header
-    codes: (
-        Codes  # (Q, F) for one channel, (C, Q, F) for more; int64; -1 where header.frame_codebooks lets one be missing
-    )
+    codes: Codes  # (Q, F) for one channel, (C, Q, F) for more; -1 where header.frame_codebooks lets one be missing
     n_samples: int  # per channel, at header.sample_rate; at most F * hop_length
     warnings: tuple[str, ...] = ()  # what is missing from a damaged file; empty for a whole one
 

@@ -26,6 +26,9 @@ from codec.errors import CodesFileError, ModelError
 
 VERSION = 2
 MAX_HEAD_BYTES = 2 * MAX_VARINT_BYTES
+# Places times bytes of a block that a search for the next good one may cost, a second or two: a stranger's header can
+# claim blocks of a megabyte. Blocks up to 8 KB are found wherever the next one begins.
+MOST_WORK = 1 << 27
 BATCH = 16  # blocks decoded side by side: numpy's cost per call is spread, memory stays constant
 
 
@@ -141,7 +144,8 @@ class BodyV2:
 
         Its places count from the front of `data`.
         """
-        for start in range(at, min(len(data), at + 2 * self._most_bytes)):
+        reach = min(2 * self._most_bytes, MOST_WORK // self._most_bytes)
+        for start in range(at, min(len(data), at + reach)):
             part = data[start : start + self._most_bytes]
             for candidate in (number, number + 1):
                 found = self._parse(part, start, candidate)

@@ -174,7 +174,7 @@ def parse_prior(data: bytes, name: str) -> Prior:
             raise ModelError(f"{name}: prior format {facts.get('format')!r}, this build reads {FORMAT}; upgrade codec")
         prior = _build(arrays, facts, hashlib.sha256(data).digest()[:ID_BYTES].hex())
         _check(prior)
-    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{name}: damaged or no prior ({error}); copy it or train it again") from None

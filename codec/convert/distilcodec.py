@@ -24,7 +24,7 @@ from codec.convert.state import (
 )
 from codec.errors import ModelError
 
-LICENCE = "LicenseRef-DistilCodec"  # its files do not say one of their own
+LICENCE = "CC-BY-NC-ND-4.0"  # by its readme, for the whole work
 # What training left in the codebooks.
 IGNORED = (
     r"quantizer\.grvq\.rvqs\.\d+\.layers\.\d+\._codebook\.(initted|cluster_size|embed_avg|batch_mean|batch_variance)",

@@ -23,7 +23,7 @@ from codec.convert.state import (
 )
 from codec.errors import ModelError
 
-LICENCE = "LicenseRef-AcademiCodec"  # its files do not say one of their own
+LICENCE = "LicenseRef-AcademiCodec"  # its readme says MIT, without a word on the weights
 ROOMS = {"encoder": "encoder", "decoder": "generator"}  # ours, theirs
 
 

@@ -16,7 +16,7 @@ from codec.audiowriter import write
 from codec.convert.build import convert_checkpoint
 from codec.engine import is_wrapped, open_engine
 from codec.errors import ModelError
-from codec.export.folder import write_folder
+from codec.export.folder import room_beside, write_folder
 from codec.golden import shaped_noise
 from codec.modelfolder import ModelFolder, read_model
 
@@ -26,7 +26,7 @@ SECONDS = 2.0  # of the audio that a converted model must code
 
 
 def convert(source: Path, target: Path, kind: str, say: Say, *, name: str = "", graphs: bool = True) -> ModelFolder:
-    """Write the model folder of a published checkpoint.
+    """Write the model folder of a published checkpoint, all of it or nothing.
 
     Args:
         source: the checkpoint's file, or its folder.
@@ -42,11 +42,20 @@ def convert(source: Path, target: Path, kind: str, say: Say, *, name: str = "", 
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target}: something lies there; give a new folder")
-    folder = _write(source, target, kind, name or target.name)
-    say(f"{target}: {sum(folder.info.parameters.values()):,} numbers, nothing left over")
-    say(check_runs(folder))
-    if graphs and not is_wrapped(folder):
-        say(_add_graphs(folder))
+    with room_beside(target.absolute().parent) as room:
+        made = room / target.name
+        try:
+            folder = _write(source, made, kind, name or target.name)
+            say(f"{target}: {sum(folder.info.parameters.values()):,} numbers, nothing left over")
+            say(check_runs(folder))
+            if graphs and not is_wrapped(folder):
+                say(_add_graphs(folder))
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(made), str(target))) from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # and is empty
+            target.rmdir()
+        made.rename(target)
     return read_model(target)
 
 

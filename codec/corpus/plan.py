@@ -9,7 +9,7 @@ from __future__ import annotations
 import array
 import hashlib
 import json
-import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ def open_plan(folder: Path, settings: Settings, say: Say) -> Plan:
         CorpusError: the folder belongs to a run with other settings, is damaged, or the source cannot be listed.
     """
     if not (folder / PLAN).is_file():
-        if (folder / "index.json").exists():
+        if (folder / "index.json").exists() or (folder / "done").exists():
             raise CorpusError(f"{folder}: has tokens but no {PLAN}; choose an empty folder")
         say(f"planning: listing {settings.source}")
         _write_plan(folder, settings)
@@ -282,9 +282,7 @@ def _short_hash(text: str) -> int:
 def remove_leftovers(folder: Path) -> None:
     """Remove half-written files of a run that was killed."""
     for path in folder.glob(".*.part"):
-        if path.is_file():
+        if path.is_dir():  # of codes or npy, with folders inside where ids have slashes
+            shutil.rmtree(path)
+        else:
             path.unlink(missing_ok=True)
-        elif path.is_dir():
-            for file in path.iterdir():
-                os.unlink(file)
-            path.rmdir()

@@ -12,23 +12,23 @@ What lies in the folder:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codec.api import choose_codebooks, load
+from codec.corpus.archives import import_parquet
 from codec.corpus.encoding import check_batches
 from codec.corpus.plan import Plan, Settings, open_plan, remove_leftovers, write_json
 from codec.corpus.pool import Finished, Progress, run_pool
 from codec.corpus.rows import PARALLEL, RunFacts, choose_layout
-from codec.corpus.shard import DONE, Done, Job, Work, read_done
+from codec.corpus.shard import Done, Job, Work, done_path, read_done
 from codec.corpus.sinks import describe
 from codec.errors import CorpusError
-from codec.files import atomic_path
+from codec.files import atomic_path, hold_folder
 from codec.hub import DEFAULT, find_model
 
 INDEX, FAILURES = "index.json", "failures.jsonl"
@@ -139,11 +139,7 @@ def tokenize(
         model.info.name, model.info.weights_hash, codebooks, options.mode, model.engine.name, layout,
         options.batch,
     )  # fmt: skip
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise CorpusError(f"{folder}: is a file; name a folder") from None
-    with _lock(folder, options.part):
+    with hold_folder(folder, f".lock-{options.part[0]}-{options.part[1]}", error=CorpusError):
         if options.part[1] == 1 and options.engine != "ray":
             remove_leftovers(folder)
         plan = open_plan(folder, settings, say)
@@ -210,8 +206,7 @@ def write_index(plan: Plan, facts: RunFacts, n_before: int = 0) -> Summary:
         dones = [done for shard in plan.shards if (done := read_done(plan.folder, shard.number)) is not None]
         _write_index(plan, facts, dones)
         # Another machine may have finished a shard, and written its index, in the meantime: ours must not be older.
-        folder = plan.folder / DONE
-        if (len(list(folder.glob("*.json"))) if folder.is_dir() else 0) == len(dones):
+        if sum(done_path(plan.folder, shard.number).is_file() for shard in plan.shards) == len(dones):
             break
     n_samples = sum(done.n_samples for done in dones)
     return Summary(
@@ -290,21 +285,5 @@ def _check(options: Options) -> None:
         raise CorpusError(f"layout {options.layout}: .codes files hold codes as they are; use another --format")
     if options.workers is not None and options.workers < 1:
         raise CorpusError(f"workers {options.workers}: 1 or more is needed")
-
-
-@contextlib.contextmanager
-def _lock(folder: Path, part: tuple[int, int]) -> Iterator[None]:
-    """Keep a second run with the same part out; the system lets go of the lock however this process ends."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    with (folder / f".lock-{part[0]}-{part[1]}").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CorpusError(f"{folder}: another run is at work on it; wait for its end") from None
-        except OSError:
-            pass  # a network file system without locks: shards are still whole, some are made twice
-        yield
+    if options.output == "parquet":
+        import_parquet()  # refused before anything is made

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import soundfile
 
+from codec.containers import AUDIO_SUFFIXES
 from codec.corpus import archives, kaldi, manifests
 from codec.corpus.utterance import BYTES_PER_SECOND, Place, Utterance
 from codec.errors import CorpusError
 
-AUDIO_SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 ARCHIVES: dict[str, Callable[[Path, str], Iterator[Utterance]]] = {
     ".tar": archives.list_tar,
     ".parquet": archives.list_parquet,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,41 +70,54 @@ class OnnxEngine:
         self._takes_missing = True
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A graph that onnxruntime has opened, with the names, shapes and types of what goes in and comes out."""
+
+    session: Any
+    inputs: tuple[str, ...]
+    outputs: list[str]
+    states: tuple[tuple[tuple[int, ...], type], ...]
+
+
 class Graph:
-    """One graph, opened at its first use: who only encodes does not wait for the decoder."""
+    """One graph, opened at its first use: who only encodes does not wait for the decoder. Threads may share it."""
 
     def __init__(self, path: Path, weights_hash: str) -> None:
         self.path, self._weights_hash = path, weights_hash
-        self._session: Any = None
+        self._opened: Opened | None = None
+        self._lock = threading.Lock()
 
     def init_state(self, batch: int) -> State:
-        """Zeros."""
-        self._open()
-        return tuple(np.zeros((batch, *shape), kind) for shape, kind in self._states)
+        """Zeros, for `batch` rows. Raises: ModelError: the graph cannot be opened, or is of other weights."""
+        return tuple(np.zeros((batch, *shape), kind) for shape, kind in self._open().states)
 
     def run(self, x: Any, state: State) -> tuple[Any, State]:
-        """One step."""
-        feeds = dict(zip(self._names, (x, *state), strict=True))
-        first, *after = self._session.run(self._outputs, feeds)
+        """One step: the graph's first output and the next state. Raises: ModelError as `init_state`."""
+        opened = self._open()
+        first, *after = opened.session.run(opened.outputs, dict(zip(opened.inputs, (x, *state), strict=True)))
         return first, tuple(after)
 
-    def _open(self) -> None:
-        if self._session is not None:
-            return
+    def _open(self) -> Opened:
+        if self._opened is None:
+            with self._lock:  # the first threads come together; a session takes tenths of a second and much memory
+                self._opened = self._opened or self._read()
+        return self._opened
+
+    def _read(self) -> Opened:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors come as exceptions, and are told once
         try:
-            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors have no common base
             reason = str(error).splitlines()[0]
             raise ModelError(f"{self.path}: onnxruntime cannot open it ({reason}); use the torch engine") from None
-        found = self._session.get_modelmeta().custom_metadata_map.get("weights_hash")
+        found = session.get_modelmeta().custom_metadata_map.get("weights_hash")
         if found != self._weights_hash:
             raise ModelError(
                 f"{self.path}: made for weights {str(found)[:12]}, not {self._weights_hash[:12]}; export again"
             )
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self._names = [x.name for x in inputs]
-        self._outputs = [x.name for x in outputs]
-        self._states = [(tuple(x.shape[1:]), TYPES[x.type]) for x in inputs[1:]]
+        inputs = session.get_inputs()
+        states = tuple((tuple(x.shape[1:]), TYPES[x.type]) for x in inputs[1:])
+        return Opened(session, tuple(x.name for x in inputs), [x.name for x in session.get_outputs()], states)

@@ -7,8 +7,8 @@
     locks/              empty files
     registry.json       names of the user's own, optional
 
->>> key_of("hf://org/repo")
-'hf--org--repo'
+>>> key_of("hf://org/repo"), key_of("hf://org--a/b"), key_of("hf://org/a--b")
+('hf--org--repo', 'hf--org%2d%2da--b', 'hf--org--a%2d%2db')
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def is_offline() -> bool:
 
 def key_of(text: str) -> str:
     """A source as a file name; what is not plain becomes its percent code, so that two sources never meet."""
-    short = text.removeprefix("https://").replace("://", "--").replace("/", "--")
-    return re.sub(r"[^A-Za-z0-9._-]", lambda match: f"%{ord(match[0]):02x}", short).lstrip(".")
+    text = text.removeprefix("https://").replace("://", "/")
+    # Two dashes will stand for a slash: those that are there already, or beside one, have a code too.
+    coded = re.sub(r"(?<=[-/])-|-(?=[-/])|[^A-Za-z0-9._/-]", lambda match: f"%{ord(match[0]):02x}", text)
+    return coded.replace("/", "--").lstrip(".")
 
 
 def models_folder() -> Path:

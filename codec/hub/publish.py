@@ -26,6 +26,7 @@ HUB_LICENCES = (
     "bsd-3-clause",
     "cc-by-4.0",
     "cc-by-nc-4.0",
+    "cc-by-nc-nd-4.0",
     "cc-by-nc-sa-4.0",
     "cc-by-sa-4.0",
     "cc0-1.0",
@@ -99,14 +100,14 @@ def usage(info: ModelInfo) -> str:
     )
 
 
-def upload(folder: Path, repo: str, *, private: bool = False, message: str = "") -> str:
+def upload(folder: Path, repo: str, *, private: bool = False, message: str) -> str:
     """Upload a folder that `write_hub_folder` made; the new commit.
 
     Args:
         folder: the folder.
         repo: `org/repo`, made where it is missing.
         private: make a new one private.
-        message: of the commit.
+        message: of the commit; everybody reads it.
 
     Raises:
         ModelError: not a repository's name, no token, no network, or refused; one line.
@@ -121,7 +122,7 @@ def upload(folder: Path, repo: str, *, private: bool = False, message: str = "")
     api: Any = HfApi(endpoint=hub_endpoint())
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message or f"Model {folder.name}")
+        done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
     except (OSError, ValueError, RuntimeError) as error:  # the hub's are OSErrors; a card that it refuses, a ValueError
         raise ModelError(f"{repo}: the upload failed: {clean(str(error).strip().partition(chr(10))[0], 200)}") from None
     except Exception as error:

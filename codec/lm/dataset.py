@@ -146,6 +146,9 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         return number * self._n_ranks + self._rank, self._n_ranks * count  # a rank has the same items with any workers
 
     def _read_epoch(self) -> Iterator[dict[str, Any]]:
+        held = self._position.held
+        if held is not None and self._length is not None:  # a loaded state may hold whole pieces
+            yield from self._cut(held, self._position.n_taken, self._length)
         for row in self._rows():
             tokens = self._lay(row)
             if self._length is None:
@@ -153,18 +156,18 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
                 beside = {"condition": torch.from_numpy(row["condition"])} if self.index.get("condition") else {}
                 yield {"id": row["id"], "text": row["text"], "tokens": torch.from_numpy(tokens), **beside}
                 continue
-            held, axis = self._position.held, self.layout.axis
-            joined = tokens if held is None or not held.size else np.concatenate((held, tokens), axis)
-            n_pieces = joined.shape[axis] // self._length
-            pieces = np.split(joined, [i * self._length for i in range(1, n_pieces + 1)], axis)
-            for i, piece in enumerate(pieces[:-1], 1):
-                # Between two pieces of one item the rest is what waits, and the item counts as taken.
-                rest = np.concatenate(pieces[i:], axis)
-                taken = self._position.n_taken + (i == 1)
-                self._position = Position(self._position.epoch, taken, rest)
-                yield {"tokens": torch.from_numpy(np.ascontiguousarray(piece))}
-            if len(pieces) == 1:
-                self._position = Position(self._position.epoch, self._position.n_taken + 1, joined)
+            held = self._position.held
+            joined = tokens if held is None or not held.size else np.concatenate((held, tokens), self.layout.axis)
+            yield from self._cut(joined, self._position.n_taken + 1, self._length)
+
+    def _cut(self, tokens: Tokens, n_taken: int, length: int) -> Iterator[dict[str, Any]]:
+        """Whole pieces. After each the rest is what waits, and all items that it comes from count as taken."""
+        axis = self.layout.axis
+        self._position = Position(self._position.epoch, n_taken, tokens)
+        for end in range(length, tokens.shape[axis] + 1, length):
+            _, piece, rest = np.split(tokens, [end - length, end], axis)
+            self._position = Position(self._position.epoch, n_taken, rest)
+            yield {"tokens": torch.from_numpy(np.ascontiguousarray(piece))}
 
     def _lay(self, row: dict[str, Any]) -> Tokens:
         tokens: Tokens = self.layout.arrange(to_codes(row, self._written), wrap=True)

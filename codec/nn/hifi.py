@@ -10,7 +10,6 @@ The encoder of the published weights normalises over time: it sees the whole sig
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,17 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.convnext import convnext_block
-from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Layer, Residual, State, Stateless
+from codec.nn.layers import (
+    CausalConv,
+    CausalConvTranspose,
+    Chain,
+    ChannelNorm,
+    Layer,
+    Residual,
+    State,
+    Stateless,
+    check_hop,
+)
 from codec.nn.snake import Tanh
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, WholeLayer
 
@@ -188,7 +197,7 @@ def hifi_encoder(config: HifiEncoderConfig, latent_dim: int, *, hop_length: int)
 
     Source: Yang et al. 2023 (HiFi-Codec), section 2.2, and its code: kernels in reversed order, leaky ReLU 0.01 last.
     """
-    _check_hop("encoder", config, hop_length)
+    check_hop("encoder.rates", config.rates, hop_length)
     dim, (conv, _) = config.n_filters, CONVS[config.causal]
     layers: list[Layer] = [conv(1, dim, kernel_size=config.kernel_size)]
     for rate, kernel in zip(reversed(config.rates), reversed(config.kernels), strict=True):
@@ -207,7 +216,7 @@ def hifi_decoder(config: HifiDecoderConfig, latent_dim: int, *, hop_length: int)
 
     Source: Kong et al. 2020 (HiFi-GAN), section 2.2; as `hifi_encoder`.
     """
-    _check_hop("decoder", config, hop_length)
+    check_hop("decoder.rates", config.rates, hop_length)
     if config.width % (1 << len(config.rates)):
         raise ConfigError(f"decoder.width: {config.width} cannot be halved {len(config.rates)} times")
     dim, (conv, conv_transpose) = config.width, CONVS[config.causal]
@@ -238,9 +247,3 @@ def _unit(config: HifiConfig, dim: int, kernel: int, dilation: int) -> Layer:
 
 def _activation(config: HifiConfig, slope: float = SLOPE) -> Layer:
     return Silu() if config.activation == "silu" else LeakyRelu(slope)
-
-
-def _check_hop(room: str, config: HifiConfig, hop_length: int) -> None:
-    product = math.prod(config.rates)
-    if product != hop_length:
-        raise ConfigError(f"{room}.rates: {list(config.rates)} multiply to {product}, hop_length is {hop_length}")

@@ -82,6 +82,13 @@ class Layer(nn.Module, ABC):
         return torch.zeros(shape, device=like.device, dtype=like.dtype)
 
 
+def check_hop(where: str, strides: Sequence[int], hop_length: int) -> None:
+    """Check that the strides `where` multiply to the hop, in samples. Raises: ConfigError."""
+    product = math.prod(strides)
+    if product != hop_length:
+        raise ConfigError(f"{where}: {list(strides)} multiply to {product}, hop_length is {hop_length}")
+
+
 class Chain(Layer):
     """Layers one after another; the state is their states in order."""
 

@@ -12,7 +12,6 @@ Weight norm is not used: at inference it is folded into the weights anyway.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ import torch  # noqa: F401, the example above
 
 from codec.errors import ConfigError
 from codec.nn.attention import transformer_block
-from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, Residual
+from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, Residual, check_hop
 from codec.nn.mirror import mirror_conv
 from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
@@ -115,7 +114,7 @@ def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: 
 
     Source: Zeghidour et al. 2021 (SoundStream), section III-A; Défossez et al. 2022 (EnCodec), section 3.1.
     """
-    _check_hop("encoder", config, hop_length)
+    check_hop("encoder.strides", config.strides, hop_length)
     dim, (conv, _) = config.n_filters, CONVS[config.causal, config.padding]
     layers: list[Layer] = [conv(1, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
     for stride in config.strides:
@@ -136,7 +135,7 @@ def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: 
 
     Source: Zeghidour et al. 2021 (SoundStream), section III-B; Défossez et al. 2022 (EnCodec), section 3.1.
     """
-    _check_hop("decoder", config, hop_length)
+    check_hop("decoder.strides", config.strides, hop_length)
     dim, (conv, conv_transpose) = config.width, CONVS[config.causal, config.padding]
     first = conv(latent_dim, dim, kernel_size=config.kernel_size)
     layers: list[Layer] = [first, *_norm(config, dim), *_context_layers(config)]
@@ -178,12 +177,6 @@ def residual_unit(
         ]
     )
     return Residual(body, None if true_skip else conv(dim, dim, kernel_size=1))
-
-
-def _check_hop(room: str, config: SeanetConfig, hop_length: int) -> None:
-    product = math.prod(config.strides)
-    if product != hop_length:
-        raise ConfigError(f"{room}.strides: {list(config.strides)} multiply to {product}, hop_length is {hop_length}")
 
 
 def _norm(config: SeanetConfig, dim: int) -> list[Layer]:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from codec.errors import ConfigError
 from codec.nn.aliasfree import AliasFreeSnake
 from codec.nn.attention import WindowAttention
-from codec.nn.layers import Chain, ChannelNorm, Layer, Residual, Stateless
+from codec.nn.layers import Chain, ChannelNorm, Layer, Residual, Stateless, check_hop
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose
 
 DILATIONS = (1, 3, 9)  # of a stage's residual units
@@ -118,7 +117,7 @@ def snake_encoder(config: SnakeEncoderConfig, latent_dim: int, *, hop_length: in
 
     Source: Kumar et al. 2023 (DAC), section 3; Siuzdak et al. 2024 (SNAC), section 3.
     """
-    _check_hop("encoder", config, hop_length)
+    check_hop("encoder.strides", config.strides, hop_length)
     dim = config.n_filters
     layers: list[Layer] = [SymmetricConv(1, dim, kernel_size=7)]
     for stride in config.strides:
@@ -142,7 +141,7 @@ def snake_decoder(config: SnakeDecoderConfig, latent_dim: int, *, hop_length: in
 
     Source: as `snake_encoder`.
     """
-    _check_hop("decoder", config, hop_length)
+    check_hop("decoder.strides", config.strides, hop_length)
     dim = config.width
     layers: list[Layer] = [SymmetricConv(latent_dim, dim, kernel_size=7)]
     if config.depthwise:
@@ -182,9 +181,3 @@ def _units(config: SnakeConfig, dim: int) -> list[Layer]:
         )
         for dilation in DILATIONS
     ]
-
-
-def _check_hop(room: str, config: SnakeConfig, hop_length: int) -> None:
-    product = math.prod(config.strides)
-    if product != hop_length:
-        raise ConfigError(f"{room}.strides: {list(config.strides)} multiply to {product}, hop_length is {hop_length}")

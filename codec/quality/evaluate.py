@@ -13,6 +13,7 @@ import datetime as dt
 import functools
 import math
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -32,6 +33,8 @@ from codec.quality.judges import check_installed, judge
 from codec.quality.metrics import CodebookUse, code_counts, use_of_counts
 from codec.quality.noise import NoiseOptions, Recording, condition, read_recording
 from codec.quality.scores import QUALITIES, Decoded, EvalResult, Example, FileScore
+
+WAITING = 4  # decoded files that wait for each process that scores
 
 Progress = Callable[[str], None]  # gets the name of each file that is done
 Scorer = Callable[[Audio, Audio, int], "Future[dict[str, float]]"]
@@ -201,7 +204,15 @@ def _open_scorer(jobs: int, metrics: tuple[str, ...]) -> Iterator[Scorer]:
         return
     # Not fork: torch has threads by now.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield lambda ref, deg, sample_rate: pool.submit(judge, metrics, ref, deg, sample_rate)
+        free = threading.Semaphore(WAITING * jobs)  # judges are slower than the codec: audio would pile up
+
+        def score(ref: Audio, deg: Audio, sample_rate: int) -> Future[dict[str, float]]:
+            free.acquire()
+            future = pool.submit(judge, metrics, ref, deg, sample_rate)
+            future.add_done_callback(lambda done: free.release())
+            return future
+
+        yield score
 
 
 def _score_now(metrics: tuple[str, ...], ref: Audio, deg: Audio, sample_rate: int) -> Future[dict[str, float]]:

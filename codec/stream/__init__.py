@@ -7,12 +7,15 @@ A network that looks ahead runs in overlapping windows instead (`codec.stream.wi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from codec.arrays import AnyTensor
 from codec.config import ModelInfo
-from codec.engine import Engine
+from codec.engine import Audio, Codes, Engine
+from codec.errors import CodesError
 from codec.stream.checks import MODES, check_codes, check_sample_rate, frames_of_mode
 from codec.stream.coding import decoding, encoding
 from codec.stream.condition import Condition, check_condition
@@ -88,6 +91,10 @@ class StreamEncoder(Stream[AudioQueue]):
         conditions = np.stack([after[-1][0] for after in self._last])  # of one block, the whole signal
         return conditions[0] if self._channels is None else conditions
 
+    @overload
+    def feed(self, chunk: AnyTensor) -> AnyTensor: ...
+    @overload
+    def feed(self, chunk: ArrayLike) -> Codes: ...
     def feed(self, chunk: Any) -> Any:
         """Take a chunk, give the codes that it completes; f may be 0.
 
@@ -135,6 +142,10 @@ class StreamDecoder(Stream[CodesQueue]):
         rows = check_condition(info, condition, channels=channels)
         super().__init__(decoding(engine, info, mode=mode, sample_rate=rate, condition=rows), channels=channels)
 
+    @overload
+    def feed(self, codes: AnyTensor) -> AnyTensor: ...
+    @overload
+    def feed(self, codes: ArrayLike) -> Audio: ...
     def feed(self, codes: Any) -> Any:
         """Take codes (Q, f) or (channels, Q, f), give the audio they complete: (samples,) or (channels, samples).
 
@@ -150,7 +161,11 @@ class StreamDecoder(Stream[CodesQueue]):
         """Give only the samples from `start` to `end` of the stream, counted at the model's rate.
 
         Say `start` before the first feed; `end`, the true length where nothing else is wanted, any time before it is
-        passed.
+        passed. Each stays until it is said again; another `start` counts from the one before.
+
+        Raises:
+            CodesError: a start below 0, or behind the end.
         """
-        self._queue.skip += start
-        self._queue.end = None if end is None else end - start
+        if start < 0 or (end is not None and end < start):
+            raise CodesError(f"trim: no samples from {start} to {end}; the end must come behind the start, 0 or later")
+        self._queue.trim(start, end)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from codec.config import ModelInfo
@@ -49,16 +50,18 @@ class Queue(ABC):
 
     @abstractmethod
     def holds(self, pending: NDArray[Any] | None) -> bool:
-        """Whether this can be what a queue like this one keeps between calls."""
+        """Whether this can be what the queue keeps between calls with the counts that it has."""
 
     @abstractmethod
     def _n_resampled(self) -> tuple[int, int | None]:
-        """Samples that the resampler has taken by these counts, and how many it has given where they say."""
+        """Samples that the resampler has taken by these counts, and has given; None where they do not say."""
 
     @final
     def drop(self) -> None:
-        """Forget what waits."""
+        """Forget what waits, and end: what came next would stand where what is forgotten did."""
         self.pending = None if self.pending is None else self.pending[..., :0].copy()
+        self._resampler.flush()
+        self.ended = True
 
     @final
     def copy(self) -> Self:
@@ -71,13 +74,15 @@ class Queue(ABC):
     def saved(self) -> tuple[Counts, Tensors]:
         """All that it keeps, for `restore` of one like it."""
         counts = {name: None if (value := getattr(self, name)) is None else int(value) for name in self.COUNTS}
-        tensors = {"pending": self.pending, "history": self._resampler.history if self._resamples else None}
+        tensors = {"pending": self.pending}
+        if self._resamples:
+            tensors |= {"history": self._resampler.history, "n_resampled": np.array([self._resampler.n_out])}
         return counts, {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @final
     def restore(self, counts: Mapping[str, Any], tensors: Tensors) -> bool:
         """Become the one that saved this; False, and of no more use, where none like it can have."""
-        if counts.keys() != set(self.COUNTS) or not self.holds(tensors.get("pending")):
+        if counts.keys() != set(self.COUNTS):
             return False
         for name, value in counts.items():
             if name == "end" and (value is None or type(value) is int):
@@ -86,13 +91,19 @@ class Queue(ABC):
                 return False
         for name, value in counts.items():
             setattr(self, name, bool(value) if name == "ended" else value)
+        if not self.holds(tensors.get("pending")):
+            return False
         self.pending = tensors.get("pending")
         n_in, n_out = self._n_resampled()
-        history = tensors.get("history", self._resampler.history)
-        if not self._resampler.holds(n_in, history):
+        told = tensors.get("n_resampled")
+        if told is not None and (told.dtype != np.int64 or told.shape != (1,)):
             return False
-        self._resampler.load(n_in, history)
-        return n_out in (None, self._resampler.n_out)
+        n_out = int(told[0]) if n_out is None and told is not None else n_out
+        history = tensors.get("history", self._resampler.history)
+        if not self._resampler.holds(n_in, history, n_out):
+            return False
+        self._resampler.load(n_in, history, n_out)
+        return True
 
     @final
     def _origin(self, frame: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from codec.arrays import as_audio, as_codes
 from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, check_samples
 from codec.codesfile.counts import allowed_counts, is_wrong
+from codec.codesfile.header import MAX_CHANNELS
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes
 from codec.errors import AudioError, CodesError
@@ -45,9 +46,9 @@ def check_sample_rate(sample_rate: float | None, default: int) -> int:
 
 
 def check_channels(channels: int | None) -> int:
-    """Rows of a stream of so many channels. Raises: AudioError for less than one."""
-    if channels is not None and channels < 1:
-        raise AudioError(f"channels={channels}: use None for (samples,), or a number from 1 on")
+    """Rows of a stream of so many channels. Raises: AudioError for a number that no `.codes` file can hold."""
+    if channels is not None and channels not in range(1, MAX_CHANNELS + 1):
+        raise AudioError(f"channels={channels!r}: use None for (samples,), or a number from 1 to {MAX_CHANNELS}")
     return channels or 1
 
 

@@ -73,7 +73,7 @@ def encoding(
         if control is None:
             return engine.encode_step(audio[:, None], state, n_codebooks)
         codes, after = engine.encode_step(audio[:, None], state[:-1], n_codebooks)
-        sent, credit = control.apply(codes, audio, state[-1])
+        sent, credit = control.apply(codes, audio, state[-1], hop_length=info.hop_length)
         return sent, (*after, credit)
 
     balance = () if control is None else (control.begin(),)

@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from codec.codesfile.condition import Condition
 from codec.config import ModelInfo
 from codec.engine import Engine, State
 from codec.errors import CodesError
 
-Condition = NDArray[np.float32]
+__all__ = ["Condition", "begin_decoder", "check_condition"]
 
 
 def check_condition(info: ModelInfo, condition: Any, *, channels: int | None) -> Condition | None:
@@ -37,7 +37,10 @@ def check_condition(info: ModelInfo, condition: Any, *, channels: int | None) ->
         return None
     if not info.condition:
         raise CodesError(f"{info.name}: takes no condition; codes that have one are of another model")
-    array = np.asarray(condition, np.float32)
+    try:
+        array = np.asarray(condition, np.float32)
+    except (TypeError, ValueError):
+        raise CodesError(f"{info.name}: condition is no array of numbers; give the one that encode() gave") from None
     expected = (info.condition,) if channels is None else (channels, info.condition)
     if array.shape != expected:
         raise CodesError(f"{info.name}: condition of shape {array.shape}, expected {expected}; encode again")

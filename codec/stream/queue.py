@@ -85,11 +85,13 @@ class AudioQueue(Queue):
         return ready
 
     def holds(self, pending: NDArray[Any] | None) -> bool:
-        """Whether this can be what a queue like this one keeps between calls."""
+        """Whether this can be what the queue keeps between calls with the counts that it has."""
         if pending is None or pending.dtype != np.float32 or pending.ndim != 2:
             return False
         most = (self._reach.context + self._reach.step(0, self._step)) * self._info.hop_length + self._reach.ahead
         fits = self._reach.whole or pending.shape[1] < most
+        n_kept = 0 if self.ended else self.n_samples - self._origin(self.n_frames) * self._info.hop_length
+        fits = fits and pending.shape[1] == n_kept
         return len(pending) == self._n_channels and fits and bool(np.isfinite(pending).all())
 
     def give(self, codes: Codes) -> Codes:
@@ -160,7 +162,7 @@ class CodesQueue(Queue):
         return ready
 
     def holds(self, pending: NDArray[Any] | None) -> bool:
-        """Whether this can be what a queue like this one keeps between calls."""
+        """Whether this can be what the queue keeps between calls with the counts that it has."""
         if pending is None:
             return True
         if pending.dtype != np.int64 or pending.ndim != 3 or pending.shape[1] not in self._info.prefixes:
@@ -171,6 +173,15 @@ class CodesQueue(Queue):
         most = self._reach.context + self._reach.step(0, self._step) + self._reach.ahead
         fits = self._reach.whole or pending.shape[2] < most
         return in_range and len(pending) == self._n_channels and fits
+
+    def trim(self, start: int, end: int | None) -> None:
+        """Drop `start` samples more at the beginning, and all from `end` on, where it is said now or before."""
+        self.skip += start
+        if end is not None:
+            n_dropped = self.n_run - self.n_given + self.skip - self._info.delay  # at the beginning, now and later
+            self.end = end - n_dropped
+        elif self.end is not None:
+            self.end -= start
 
     def give(self, audio: Audio) -> Audio:
         """Decoded audio (C, t) without the delay at the start and the filling at the end, at the rate asked for."""

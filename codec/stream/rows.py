@@ -20,10 +20,13 @@ True
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
+from numpy.typing import ArrayLike
+
+from codec.arrays import AnyTensor
 from codec.config import ModelInfo
-from codec.engine import Engine
+from codec.engine import Audio, Codes, Engine
 from codec.errors import AudioError, CodesError, ModelError
 from codec.stream.checks import check_sample_rate
 from codec.stream.coding import decoding, encoding
@@ -53,6 +56,10 @@ class StreamEncoders(StreamRows[AudioQueue]):
         coding = encoding(engine, info, mode=mode, sample_rate=rate, n_codebooks=n_codebooks, control=control)
         super().__init__(coding, rows=rows, error=AudioError)
 
+    @overload
+    def feed(self, chunks: Mapping[int, AnyTensor]) -> dict[int, AnyTensor]: ...
+    @overload
+    def feed(self, chunks: Mapping[int, ArrayLike]) -> dict[int, Codes]: ...
     def feed(self, chunks: Mapping[int, Any]) -> dict[int, Any]:
         """Take chunks for some rows, give the codes that they complete.
 
@@ -83,6 +90,10 @@ class StreamDecoders(StreamRows[CodesQueue]):
         rate = check_sample_rate(sample_rate, info.sample_rate)
         super().__init__(decoding(engine, info, mode=mode, sample_rate=rate), rows=rows, error=CodesError)
 
+    @overload
+    def feed(self, codes: Mapping[int, AnyTensor]) -> dict[int, AnyTensor]: ...
+    @overload
+    def feed(self, codes: Mapping[int, ArrayLike]) -> dict[int, Audio]: ...
     def feed(self, codes: Mapping[int, Any]) -> dict[int, Any]:
         """Take codes (Q, f) for some rows, give the audio (samples,) that they complete, of the same kind of array.
 

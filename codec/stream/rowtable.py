@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, final
+from typing import Any, Generic, NoReturn, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from codec.arrays import is_torch, like
 from codec.engine import State
 from codec.errors import AudioError, CodesError
 from codec.stream.coding import AnyQueue, Coding
-from codec.stream.state import load_stream, save_stream
+from codec.stream.state import load_stream, refuse_pickle, save_stream
 from codec.stream.window import Block
 
 Step = Callable[[Any, State], tuple[NDArray[Any], State]]
@@ -94,6 +94,11 @@ class StreamRows(ABC, Generic[AnyQueue]):
         (state,) = load_stream(data, self._identity, queue, [self._table.fresh])
         self._queues[row] = queue
         self._table.put(row, state)
+
+    @final
+    def __reduce__(self) -> NoReturn:
+        """Neither copied nor pickled. Raises: StateError."""
+        refuse_pickle()
 
     @final
     def _queue(self, row: int) -> AnyQueue:

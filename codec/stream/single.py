@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Generic, Self, final
+from typing import Any, Generic, NoReturn, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from codec.engine import State
 from codec.stream.asynchronous import pump
 from codec.stream.checks import check_channels
 from codec.stream.coding import AnyQueue, Coding
-from codec.stream.state import Identity, load_stream, save_stream
+from codec.stream.state import Identity, load_stream, refuse_pickle, save_stream
 
 
 class Stream(ABC, Generic[AnyQueue]):
@@ -36,10 +35,11 @@ class Stream(ABC, Generic[AnyQueue]):
         self._is_torch = False
 
     @final
-    def flush(self) -> Any:
+    def flush(self) -> NDArray[Any] | Any:
         """End the stream: the last codes or samples.
 
-        All frames that an encoder gives are together ceil((n_samples + delay) / hop_length).
+        All frames that an encoder gives are together ceil((n_samples + delay) / hop_length). Of the kind of array that
+        was fed, which no type can say.
         """
         if not self._queue.ended:
             self._queue.close()
@@ -71,14 +71,29 @@ class Stream(ABC, Generic[AnyQueue]):
         """
         fresh, queue = self._coding.begin(self._rows), self._coding.queue(self._rows)
         self._states = load_stream(data, self._identity(), queue, fresh)
-        self._queue = queue
+        self._queue, self._last = queue, []
 
     @final
     def copy(self) -> Self:
         """A second stream that goes on from here by itself."""
-        twin = copy.copy(self)
-        twin._states, twin._queue = list(self._states), self._queue.copy()  # arrays are never written into
+        twin = object.__new__(type(self))
+        twin.__dict__ |= self.__dict__ | {"_queue": self._queue.copy()}  # arrays are never written into
         return twin
+
+    @final
+    def __copy__(self) -> Self:
+        """As `copy`."""
+        return self.copy()
+
+    @final
+    def __deepcopy__(self, memo: object) -> Self:
+        """As `copy`: both streams share the model."""
+        return self.copy()
+
+    @final
+    def __reduce__(self) -> NoReturn:
+        """Raises: StateError: the model cannot be pickled."""
+        refuse_pickle()
 
     @final
     def __enter__(self) -> Self:

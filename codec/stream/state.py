@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from safetensors import SafetensorError
@@ -59,7 +59,7 @@ def unpack(data: bytes, identity: Identity) -> tuple[Counts, Tensors]:
         size = int.from_bytes(data[:8], "little")
         said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["codec"])
         version, digest, counts = said["version"], said.pop("sha256"), said["counts"]
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise StateError(DAMAGED) from None
     if version != VERSION:
         raise StateError(f"stream state: version {version}, this build reads {VERSION}; use the codec that saved it")
@@ -93,6 +93,11 @@ def load_stream(data: bytes, identity: Identity, queue: Queue, fresh: list[State
     if not queue.restore(counts, tensors):
         raise StateError(DAMAGED)
     return [tuple(tensors[f"state.{row}.{i}"] for i in range(len(state))) for row, state in enumerate(fresh)]
+
+
+def refuse_pickle() -> NoReturn:
+    """What pickling or copying a stream as a plain object ends in. Raises: StateError, always."""
+    raise StateError("a stream cannot be pickled: send the bytes of state(), and load_state() them in a stream there")
 
 
 def _named(states: list[State]) -> Tensors:

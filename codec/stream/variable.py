@@ -9,7 +9,8 @@ the bitrate. All of it is known when the frame is, so it streams, and the chunks
 >>> control = choose_control(info, 2000)
 >>> control.counts, control.bits, control.target
 ((2, 4, 6, 8), (22, 42, 62, 82), 40.0)
->>> codes, _ = control.apply(np.zeros((1, 8, 3), np.int64), np.zeros((1, 960), np.float32), control.begin())
+>>> codes, audio = np.zeros((1, 8, 3), np.int64), np.zeros((1, 960), np.float32)
+>>> codes, _ = control.apply(codes, audio, control.begin(), hop_length=320)
 >>> (codes >= 0).sum(1).tolist()
 [[2, 2, 2]]
 """
@@ -59,16 +60,19 @@ class RateControl:
         """The state of one row before the first frame."""
         return np.array([[0.0, QUIET_DB]])
 
-    def apply(self, codes: Codes, audio: Audio, state: NDArray[np.float64]) -> tuple[Codes, NDArray[np.float64]]:
+    def apply(
+        self, codes: Codes, audio: Audio, state: NDArray[np.float64], *, hop_length: int
+    ) -> tuple[Codes, NDArray[np.float64]]:
         """Codes (B, Q, n) with -1 for what is not sent, and the next state.
 
         Args:
             codes: of as many codebooks as the last of `counts`.
-            audio: (B, n * hop_length), what they were made of.
+            audio: (B, n * hop_length), what they were made of; a last frame may lack samples, and is padded with zeros.
             state: (B, 2).
+            hop_length: samples of a frame.
         """
         batch, n_codebooks, n_frames = codes.shape
-        loudness = loudness_of(audio, audio.shape[1] // max(1, n_frames))
+        loudness = loudness_of(np.pad(audio, ((0, 0), (0, -audio.shape[1] % hop_length))), hop_length)
         counts = np.zeros((batch, 1, n_frames), np.int64)
         after = state.copy()
         for row in range(batch):
@@ -108,6 +112,8 @@ def choose_control(info: ModelInfo, bitrate: float | None) -> RateControl:
     """
     if bitrate is None:
         raise CodesError("variable: goes with a bitrate; say how many bits a second to stay under")
+    if not math.isfinite(bitrate):
+        raise CodesError(f"bitrate={bitrate:g}: goes not with variable; give bits per second, 2000 for 2 kbit/s")
     if info.encoder_lookahead != 0 or max(info.divisors) > 1 or len(info.prefixes) == 1:
         raise CodesError(f"variable: {info.name} codes all frames alike; encode without it")
     target = bitrate / info.frame_rate

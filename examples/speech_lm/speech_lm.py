@@ -1,6 +1,6 @@
 """A small speech language model, end to end: tokenize a folder, train, sample, decode while the tokens come.
 
-    pip install 'neural-codec[tokens,torch]'
+    pip install '.[tokens]'
     python examples/speech_lm/speech_lm.py SPEECH_FOLDER --out out/lm --minutes 2
 
 SPEECH_FOLDER is any folder of speech, or one that `codec tokenize` wrote. A decoder-only transformer learns the delay
