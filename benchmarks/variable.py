@@ -1,4 +1,4 @@
-"""What `--variable` gains: constant and variable numbers of codebooks at one bitrate, by quality and by bytes.
+"""What `--variable` gains, for files and for streams: quality and bytes at one bitrate.
 
     python -m benchmarks.variable FOLDER [--bitrate 2000] [--files 16]
 
@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from codec import codesfile
 from codec.api import Model, load
@@ -26,6 +27,7 @@ from codec.codesfile.prior import Prior, read_prior
 from codec.hub import find_model
 from codec.quality.metrics import score
 
+Array = npt.NDArray[np.float32]
 SCORES = ("pesq", "stoi", "si_sdr", "mel_distance")
 
 
@@ -44,7 +46,25 @@ def pack(codes: Codes, prior: Prior) -> tuple[int, float, float]:
     return 8 * (last - reader.block_offset(0)), middle - begin, end - middle
 
 
-def measure(model: Model, paths: Sequence[Path], bitrate: float, *, variable: bool) -> dict[str, float]:
+def constant(model: Model, audio: Array, bitrate: float) -> Codes:
+    """As many codebooks in every frame as the bitrate pays for."""
+    return model.encode(audio, bitrate=bitrate)
+
+
+def filled(model: Model, audio: Array, bitrate: float) -> Codes:
+    """More where speech is loud, all bits of the file given out."""
+    return model.encode(audio, bitrate=bitrate, variable=True)
+
+
+def streamed(model: Model, audio: Array, bitrate: float) -> Codes:
+    """The same by a stream, which loses what it has saved when the signal ends."""
+    encoder = model.stream_encoder(bitrate=bitrate, variable=True)
+    return model.codes(np.concatenate([encoder.feed(audio), encoder.flush()], -1), n_samples=audio.shape[-1])
+
+
+def measure(
+    model: Model, paths: Sequence[Path], bitrate: float, way: Callable[[Model, Array, float], Codes]
+) -> dict[str, float]:
     """Means over the files; bit/s and speeds over all seconds."""
     prior = read_prior(find_model(model.info.name))
     seconds = bits = packed = packing = unpacking = 0.0
@@ -52,7 +72,7 @@ def measure(model: Model, paths: Sequence[Path], bitrate: float, *, variable: bo
     for path in paths:
         audio, rate = read(path)
         audio = fit(audio, rate, model.info.sample_rate, channels="mix")[0]
-        codes = model.encode(audio, bitrate=bitrate, variable=variable)
+        codes = way(model, audio, bitrate)
         scores.append(score(audio, model.decode(codes), model.info.sample_rate))
         n_bits, there, back = pack(codes, prior)
         seconds += codes.duration
@@ -73,9 +93,9 @@ def main() -> None:
     found = sorted(path for path in args.folder.iterdir() if path.suffix in (".flac", ".wav"))
     paths = found[:: max(1, len(found) // args.files)][: args.files]
     model = load()
-    for variable in (False, True):
-        row = measure(model, paths, args.bitrate, variable=variable)
-        print("variable" if variable else "constant", *(f"{name} {value:.4g}" for name, value in row.items()), sep="  ")
+    for way in (constant, filled, streamed):
+        row = measure(model, paths, args.bitrate, way)
+        print(way.__name__, *(f"{name} {value:.4g}" for name, value in row.items()), sep="  ")
 
 
 if __name__ == "__main__":
