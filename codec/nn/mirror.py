@@ -12,16 +12,20 @@ True
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody uses
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.errors import ConfigError
 from codec.nn.layers import CausalConv, Layer, State
 
 
-class MirrorConv(Layer):
+class MirrorConv(CausalConv):
     """As `CausalConv`, but for what stands before the signal, and with `ragged` behind it.
+
+    Args: as those of `CausalConv`.
 
     Raises:
         ConfigError: a kernel that reaches no further than its stride, which sees nothing before the signal; with
@@ -32,34 +36,18 @@ class MirrorConv(Layer):
 
     n_states = 2
 
-    def __init__(
-        self,
-        in_dim: int,
-        out_dim: int,
-        *,
-        kernel_size: int,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-        ragged: bool = False,
-    ) -> None:
-        super().__init__()
-        self.ragged = ragged
-        self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
-        self.down = stride
-        self.in_dim = in_dim
-        self.reach = (kernel_size - 1) * dilation + 1
-        self.memory = self.reach - stride
+    def __init__(self, in_dim: int, out_dim: int, **sizes: Any) -> None:
+        super().__init__(in_dim, out_dim, **sizes)
+        self.memory = self.reach - self.down
         if self.memory < 1:
-            raise ConfigError(f"MirrorConv: a kernel that spans {self.reach} sees nothing before a stride of {stride}")
-        if ragged and self.memory < stride - 1:
-            raise ConfigError(f"MirrorConv: ragged, a stride of {stride} needs a kernel that spans {2 * stride - 1}")
+            raise ConfigError(
+                f"MirrorConv: a kernel that spans {self.reach} sees nothing before a stride of {self.down}"
+            )
+        if self.ragged and self.memory < self.down - 1:
+            raise ConfigError(
+                f"MirrorConv: ragged, a stride of {self.down} needs a kernel that spans {2 * self.down - 1}"
+            )
         self.start = self.memory + 1
-
-    @property
-    def receptive_field(self) -> int:
-        """Inputs that the kernel spans."""
-        return self.reach
 
     def init_state(self, batch: int) -> State:
         """Nothing yet: (B, C_in, reach - stride), and (B, 1, 1) that is 0 until the signal begins."""

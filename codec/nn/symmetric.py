@@ -14,7 +14,7 @@ True
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import Any, final
 
 import torch  # noqa: F401, the example above
 import torch.nn.functional as F  # noqa: N812, the name everybody uses
@@ -85,11 +85,13 @@ class SymmetricConv(WholeLayer):
         return y
 
 
-class SymmetricMirrorConv(WholeLayer):
+class SymmetricMirrorConv(SymmetricConv):
     """As `SymmetricConv`, but around the signal stands its mirror image, not zeros.
 
     A signal no longer than the image gets zeros behind it first. Where the kernel leans to the past by a step more than
     to the future, the first outputs of a stride of 1 look one step further ahead than `right`.
+
+    Args: as those of `SymmetricConv`.
 
     Raises:
         ConfigError: a kernel shorter than its stride.
@@ -97,23 +99,9 @@ class SymmetricMirrorConv(WholeLayer):
     Source: Défossez et al. 2022 (EnCodec), `pad_mode="reflect"` with `causal=False`.
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        out_dim: int,
-        *,
-        kernel_size: int,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-        ragged: bool = False,
-    ) -> None:
-        super().__init__()
-        self.ragged = ragged
-        self.conv = nn.Conv1d(in_dim, out_dim, kernel_size, stride=stride, dilation=dilation, groups=groups)
-        self.down = stride
-        self.left, self.right = _sides((kernel_size - 1) * dilation + 1, stride)
-        self.lookahead = max(self.right, self.left - stride + 1)
+    def __init__(self, in_dim: int, out_dim: int, **sizes: Any) -> None:
+        super().__init__(in_dim, out_dim, **sizes)
+        self.lookahead = max(self.right, self.left - self.down + 1)
 
     @property
     def receptive_field(self) -> int:
