@@ -147,7 +147,7 @@ def test_the_latency_is_a_frame_as_measured_by_an_impulse(network: Network, at: 
         assert torch.equal(network.encoder(hit)[..., at], before) != changes
 
 
-@pytest.mark.slow  # the forms alone are in test_export
+@pytest.mark.slow  # the forms alone are in test_emit
 def test_convert_writes_a_folder_with_graphs_that_agree(original: Any, folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the extra export is not installed")
     lines: list[str] = []

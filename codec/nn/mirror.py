@@ -77,16 +77,8 @@ def _image(x: Tensor, size: int) -> Tensor:
 
 
 def mirror_conv(
-    in_dim: int,
-    out_dim: int,
-    *,
-    kernel_size: int,
-    stride: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
-    ragged: bool = False,
+    in_dim: int, out_dim: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, **more: Any
 ) -> Layer:
     """A `MirrorConv`, or a `CausalConv` where there is nothing to mirror."""
     make = MirrorConv if (kernel_size - 1) * dilation + 1 > stride else CausalConv
-    sizes = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "groups": groups}
-    return make(in_dim, out_dim, **sizes, ragged=ragged)
+    return make(in_dim, out_dim, kernel_size=kernel_size, stride=stride, dilation=dilation, **more)
