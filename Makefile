@@ -3,7 +3,7 @@
 # make help    the rest
 PYTHON ?= python3
 VENV ?= .venv
-# The build that was tested. Plain `torch` would bring gigabytes of CUDA on Linux.
+# The version that was tested. On Linux it is the CUDA build, gigabytes of it, unless pip is told of an index of CPU builds.
 TORCH ?= torch==2.13.0
 DEMO ?= out
 BIN := $(VENV)/bin

@@ -15,7 +15,7 @@ QUICK_SECONDS = 0.6
 PARTS = ("encode", "decode")
 ROUNDS, LEAST = 15, 3
 JOB_SECONDS = 1.5  # a slow codec sits out once it has run so long
-BATCH_SECONDS = 1.22  # one block of ours
+BATCH_SECONDS = 1.22
 
 
 def measure_offline(peers: Mapping[str, Peer], threads: Sequence[int], *, quick: bool) -> list[dict[str, Any]]:

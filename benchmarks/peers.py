@@ -21,7 +21,7 @@ from codec.bench import VARIANTS
 from codec.golden import shaped_noise
 from codec.timing import Job
 
-SECONDS = 2.52  # of the clip: with the delay two whole blocks of ours, and 31.5 frames of Mimi
+SECONDS = 2.52  # of the clip: with the delay one whole block of ours, and 31.5 frames of Mimi
 ENCODEC = "encodec 24 kHz"
 MIMI = "Mimi (transformers)"
 LYRA = "Lyra v2 (LiteRT)"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from codec.api import Model, load
     from codec.audio import read as read_audio
+    from codec.audiowriter import write_audio
     from codec.codes import Codes
     from codec.codes import open_codes as open  # noqa: A004, codec.open("x.codes") as wave.open
     from codec.config import ModelInfo
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "open",
     "read_audio",
+    "write_audio",
 ]
 
 # Imported when first asked for: the command line then starts, and listens to Ctrl-C, before numpy comes in.
@@ -52,6 +54,7 @@ _PLACES = {
     "load": "api.load",
     "open": "codes.open_codes",
     "read_audio": "audio.read",
+    "write_audio": "audiowriter.write_audio",
 }
 
 if not TYPE_CHECKING:  # else a misspelt name would have a type

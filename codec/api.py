@@ -16,6 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from codec.arguments import as_list, as_whole, check_path, shown
 from codec.arrays import as_audio, as_codes, is_torch, like
 from codec.audio import Channels, check_mixing, check_samples, fit
 from codec.codes import Codes
@@ -26,11 +27,13 @@ from codec.engine import Audio, Engine, open_engine
 from codec.errors import AudioError, CodesError, ModelError
 from codec.hub import DEFAULT, find_model
 from codec.modelfolder import read_model
+from codec.rate import choose_rate
 from codec.stream import StreamDecoder, StreamEncoder, check_codes, check_sample_rate, frames_of_mode
 from codec.stream.budget import fill
+from codec.stream.checks import rows_of_model
 from codec.stream.condition import check_condition
 from codec.stream.rows import StreamDecoders, StreamEncoders
-from codec.stream.variable import RateControl, choose_control
+from codec.stream.variable import RateControl
 
 
 class Model:
@@ -45,6 +48,11 @@ class Model:
     def __init__(self, info: ModelInfo, engine: Engine) -> None:
         self.info = info
         self.engine = engine
+
+    def __repr__(self) -> str:
+        """What it is, in one line of a notebook."""
+        info = self.info
+        return f"<codec.Model {info.name}, {info.sample_rate} Hz, {info.bitrate:g} bit/s, {self.engine.name}>"
 
     @overload
     def encode(
@@ -94,7 +102,8 @@ class Model:
             variable: fill the bitrate on average: pauses get fewer codebooks, loud frames more. What is not sent is -1
                 in the codes. A stream, which does not know what comes, chooses a little differently.
             mode: `block` or `frame`.
-            channels: `keep` codes each channel, `mix` their mean.
+            channels: `keep` codes each channel, `mix` their mean. A model that codes two together keeps two as one row
+                of codes, and takes one for both.
             lengths: true samples of each item of a batch. Each item gives exactly what it gives alone.
 
         Returns:
@@ -127,7 +136,8 @@ class Model:
 
         Returns:
             Audio float32 of the kind and shape that was encoded: (samples,), (channels, samples); for a list
-            (batch, channels, samples), shorter items end in zeros. Torch of torch, which no type can say.
+            (batch, channels, samples), shorter items end in zeros. Torch of torch, which no type can say. Of a model
+            that codes two channels together always (2, samples).
 
         Raises:
             ModelError: codes of another model.
@@ -234,19 +244,18 @@ class Model:
             raise CodesError(
                 f"codes of shape {array.shape}: expected (codebooks, frames) or (channels, codebooks, frames)"
             )
+        rows_of_model(self.info, len(array) if array.ndim == 3 else None, is_audio=False)
         check_codes(array if array.ndim == 3 else array[None], self.info)
         frames_of_mode(mode)
-        most = max(0, array.shape[-1] * self.info.hop_length - self.info.delay)
-        n_samples = most if n_samples is None else n_samples
-        if not 0 <= n_samples <= most or n_samples != int(n_samples):
-            raise CodesError(f"n_samples={n_samples}: {array.shape[-1]} frames carry 0 to {most} samples")
+        most = self.info.samples(array.shape[-1])
+        count = most if n_samples is None else as_whole(n_samples)
+        if count is None or not 0 <= count <= most:
+            raise CodesError(f"n_samples={shown(n_samples)}: {array.shape[-1]} frames carry 0 to {most} samples")
         rows = check_condition(self.info, condition, channels=len(array) if array.ndim == 3 else None)
         shaped = rows if rows is None or array.ndim == 3 else rows[0]
         counts = allowed_counts(self.info.prefixes, self.info.divisors[: array.shape[-2]])
         counts = counts if array.min(initial=0) < 0 else ()
-        return Codes(
-            like(array, is_torch(data)), int(n_samples), self.info, mode, condition=shaped, frame_codebooks=counts
-        )
+        return Codes(like(array, is_torch(data)), count, self.info, mode, condition=shaped, frame_codebooks=counts)
 
     def _encode_item(
         self, audio: Audio, rate: int, chosen: tuple[int, RateControl | None], *, mode: str, channels: Channels
@@ -261,7 +270,8 @@ class Model:
         data = np.concatenate(pieces, -1)
         counts = () if control is None else control.counts
         codes = Codes(data, rows.shape[-1], self.info, mode, condition=encoder.condition, frame_codebooks=counts)
-        return codes.first_channel() if audio.ndim == 1 or channels == "mix" else codes
+        is_one = audio.ndim == 1 or channels == "mix"
+        return codes.first_channel() if is_one and self.info.audio_channels == 1 else codes
 
     def _decode_item(self, codes: Codes, sample_rate: int | None) -> Audio:
         check_same_model(codes.model, self.info)
@@ -289,6 +299,7 @@ def load(name_or_path: str | os.PathLike[str] = DEFAULT, *, engine: str = "auto"
         ModelError: unknown, incomplete or damaged, or it cannot be downloaded.
         MissingExtraError: the engine's package is not installed.
     """
+    check_path(name_or_path, ModelError)
     folder = read_model(find_model(name_or_path if isinstance(name_or_path, str) else Path(name_or_path)))
     return Model(folder.info, open_engine(folder, engine=engine, device=device))
 
@@ -314,45 +325,6 @@ def check_same_model(theirs: ModelInfo, mine: ModelInfo) -> None:
             raise ModelError(f"codes of {theirs.name} say {name} {said}, the model has {known}; encode again")
 
 
-def choose_codebooks(info: ModelInfo, *, codebooks: int | None = None, bitrate: float | None = None) -> int:
-    """How many codebooks a request means: a number, or the most that fit into a bitrate (bit/s of one channel).
-
-    Raises:
-        CodesError: not a number of codebooks that decodes alone, or a bitrate below the smallest.
-    """
-    if codebooks is not None and bitrate is not None:
-        raise CodesError("codebooks and bitrate: give one of them")
-    if codebooks is not None:
-        if codebooks not in info.prefixes:
-            raise CodesError(f"codebooks={codebooks!r}: {info.name} has {', '.join(map(str, info.prefixes))}")
-        return int(codebooks)
-    if bitrate is None:
-        return info.codebooks
-    fitting = [count for count in info.prefixes if info.bitrate_of(count) <= bitrate * (1 + 1e-6)]
-    if not fitting:
-        rates = ", ".join(f"{info.bitrate_of(count):g}" for count in info.prefixes)
-        raise CodesError(f"bitrate={bitrate:g}: {info.name} has {rates} bit/s")
-    return fitting[-1]
-
-
-def choose_rate(
-    info: ModelInfo, *, codebooks: int | None = None, bitrate: float | None = None, variable: bool = False
-) -> tuple[int, RateControl | None]:
-    """The most codebooks of a frame that a request means, and what says how many each one gets where that is not all.
-
-    Raises:
-        CodesError: as `choose_codebooks`, or a model whose frames cannot differ.
-    """
-    if isinstance(bitrate, str):
-        raise CodesError(f"bitrate={bitrate!r}: give bits per second as a number, 2000 for 2 kbit/s")
-    if not variable:
-        return choose_codebooks(info, codebooks=codebooks, bitrate=bitrate), None
-    if codebooks is not None:
-        raise CodesError("codebooks and variable: give one of them")
-    control = choose_control(info, bitrate)
-    return control.counts[-1], control
-
-
 def _check_audio(audio: Any) -> Audio:
     array = as_audio(audio, "audio")
     if array.ndim not in (1, 2, 3):
@@ -369,10 +341,15 @@ def _check_audio(audio: Any) -> Audio:
 
 
 def _check_lengths(lengths: Sequence[int] | None, array: Audio) -> list[int]:
-    sizes = [array.shape[-1]] * len(array) if lengths is None else list(lengths)
-    if len(sizes) != len(array) or any(not 0 < size <= array.shape[-1] or size != int(size) for size in sizes):
-        raise AudioError(f"lengths {sizes}: expected {len(array)} whole numbers between 1 and {array.shape[-1]}")
-    return [int(size) for size in sizes]
+    if lengths is None:
+        return [array.shape[-1]] * len(array)
+    given = as_list(lengths)
+    sizes = [size for size in map(as_whole, given or ()) if size is not None and 0 < size <= array.shape[-1]]
+    if given is None or not len(given) == len(sizes) == len(array):
+        raise AudioError(
+            f"lengths {shown(lengths)}: expected {len(array)} whole numbers between 1 and {array.shape[-1]}"
+        )
+    return sizes
 
 
 def _stack(items: list[tuple[Audio, bool]]) -> Audio | Any:

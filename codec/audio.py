@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from codec.arguments import check_path, shown
 from codec.audiowriter import AudioWriter, write
 from codec.containers import has_frame_count, missing_bytes
 from codec.errors import AudioError
@@ -98,8 +99,8 @@ def check_samples(audio: Audio, name: str, *, start: int = 0) -> None:
 
 def check_mixing(channels: str) -> Channels:
     """What to do with channels, from outside. Raises: AudioError: neither `keep` nor `mix`."""
-    if channels not in ("keep", "mix"):
-        raise AudioError(f"channels={channels!r}: use keep or mix")
+    if not isinstance(channels, str) or channels not in ("keep", "mix"):
+        raise AudioError(f"channels={shown(channels)}: use keep or mix")
     return "mix" if channels == "mix" else "keep"
 
 
@@ -263,6 +264,8 @@ def _readable_path(source: str | os.PathLike[str] | BinaryIO, stack: contextlib.
 
     A path and not a file object: libsndfile would call back into Python, and a Ctrl-C that falls there is lost.
     """
+    if not callable(getattr(source, "read", None)):
+        check_path(source, AudioError)
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", "audio"))
     try:
         with contextlib.ExitStack() as opened:

@@ -23,6 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from codec.arguments import as_switch, as_whole, check_path, shown
+from codec.arrays import as_audio
+from codec.codesfile.header import MAX_CHANNELS
 from codec.errors import AudioError
 from codec.files import atomic_path, describe_os_error
 
@@ -154,6 +157,37 @@ def write(
         writer.write(audio)
 
 
+def write_audio(
+    path: str | os.PathLike[str], audio: Any, sample_rate: int, *, subtype: str | None = None, overwrite: bool = True
+) -> None:
+    """Write audio to a file, whole or not at all, `codec.write_audio`.
+
+    Args:
+        path: ends in .wav (16-bit PCM), .flac, .ogg (Vorbis), .opus or .mp3.
+        audio: float32 in [-1, 1], what is beyond is cut; numpy or torch, (samples,) or (channels, samples), as
+            `Model.decode` gives it.
+        sample_rate: Hz.
+        subtype: libsndfile's name of another sample type, for example "PCM_24" or "FLOAT".
+        overwrite: replace an existing file; False refuses it.
+
+    Raises:
+        AudioError: no such audio, or it cannot be written: the suffix, rate, subtype, folder or disk.
+    """
+    check_path(path, AudioError)
+    array, rate = as_audio(audio, "audio"), as_whole(sample_rate)
+    if array.ndim not in (1, 2):
+        raise AudioError(f"audio of shape {array.shape}: expected (samples,) or (channels, samples)")
+    if len(np.atleast_2d(array)) > MAX_CHANNELS:
+        raise AudioError(
+            f"audio of shape {array.shape}: {len(array)} channels, at most {MAX_CHANNELS}; samples are the last axis"
+        )
+    if rate is None or rate < 1:
+        raise AudioError(f"sample_rate={shown(sample_rate)}: use whole Hz, 1 or more")
+    if subtype is not None and not isinstance(subtype, str):
+        raise AudioError(f"subtype={shown(subtype)}: use one of libsndfile's names, such as PCM_24")
+    write(path, array, rate, subtype=subtype, overwrite=as_switch(overwrite, "overwrite"))
+
+
 def flac_bytes(audio: Audio, sample_rate: int) -> bytes:
     """Return a short piece of audio, (C, T) float32 at `sample_rate` Hz, as a 16-bit FLAC file in memory."""
     memory = io.BytesIO()
@@ -261,6 +295,8 @@ class _WavSink:
         try:
             self.file.write(data)
             self.file.flush()
+        except BrokenPipeError:
+            raise  # whoever read has gone, as `head` does: no failure of ours, and what is left to say is the caller's
         except OSError as failure:
             name = getattr(self.file, "name", "output")
             raise AudioError(f"{name}: cannot be written: {describe_os_error(failure)}") from failure

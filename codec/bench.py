@@ -21,6 +21,7 @@ import numpy as np
 
 from codec.api import Model, load
 from codec.audiowriter import write
+from codec.config import ModelInfo
 from codec.engine import Audio
 from codec.errors import CodecError, MissingExtraError, ModelError
 from codec.golden import shaped_noise
@@ -34,7 +35,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "onnx int8": {"engine": "onnx-int8"},
     "torch": {"engine": "torch"},
 }
-CLIP_FRAMES = 126  # with the delay two whole blocks of 64 frames, so that no time goes into filling up the last one
+CLIP_FRAMES = 126  # with the delay one whole block of 128 frames
 ROWS = 32  # streams of the batched step
 MAX_ROUNDS, MAX_STARTS = 40, 3
 BURST = 25  # steps in a row
@@ -124,7 +125,7 @@ def bench_model(
     Args:
         name_or_path: an embedded model's name, or a model folder.
         seconds: about how long to measure, beside loading and the starts of the command line.
-        engines: names of `VARIANTS`; all that run when None.
+        engines: names of `VARIANTS`, or as `codec.load` has them; all that run when None.
         cold: also start the command line, up to three times for each engine.
 
     Raises:
@@ -139,13 +140,13 @@ def bench_model(
     for part, share in (("rtf", 0.4), ("step", 0.4), ("rows", 0.2)):
         together = {f"{name}|{key}": job for name in jobs for key, job in jobs[name].items() if key.startswith(part)}
         limit = seconds * share / len(together)
-        burst = {"rtf": 1, "step": BURST, "rows": 5}[part]
+        burst = max(1, {"rtf": 1, "step": BURST, "rows": 5}[part] // folder.info.unit[1])
         found = take_turns(together, rounds=MAX_ROUNDS, seconds=limit, burst=burst)
         for key, values in found.items():
             times[key.partition("|")[0]][key.partition("|")[2]] = values
     starts = cold_starts(folder.path, tuple(models), seconds) if cold else {}
     info = folder.info
-    clip_seconds = CLIP_FRAMES * info.hop_length / info.sample_rate
+    clip_seconds = clip_seconds_of(info)
     results = []
     for name, found in times.items():
         spreads = {key: Spread.of(values) for key, values in found.items()}
@@ -153,7 +154,7 @@ def bench_model(
             spreads[key] = spreads[key].scaled(1 / clip_seconds)
         results.append(_with_starts(name, spreads, starts.get(name, [])))
     threads = os.environ.get("OMP_NUM_THREADS", "all")
-    frame = info.hop_length / info.sample_rate
+    frame = info.unit[0] / info.sample_rate
     return BenchReport(info.name, machine_name(), threads, frame, tuple(results), skipped)
 
 
@@ -163,12 +164,14 @@ def open_variants(path: Path, names: Sequence[str] | None = None) -> tuple[dict[
     Raises:
         ModelError: an engine that is not one of `VARIANTS`.
     """
-    for name in names or ():
+    labels = {options["engine"]: label for label, options in VARIANTS.items()}
+    wanted = [labels.get(name, name) for name in names or VARIANTS]
+    for name in wanted:
         if name not in VARIANTS:
-            raise ModelError(f"engine {name!r}: unknown; use {', '.join(VARIANTS)}")
+            raise ModelError(f"engine {name!r}: unknown; use {', '.join(labels)}")
     models: dict[str, Model] = {}
     skipped: dict[str, str] = {}
-    for name in names or VARIANTS:
+    for name in wanted:
         try:
             models[name] = load(path, **VARIANTS[name])
             models[name].stream_encoder(), models[name].stream_decoder()  # graphs are opened at their first use
@@ -182,11 +185,11 @@ def open_variants(path: Path, names: Sequence[str] | None = None) -> tuple[dict[
 def steady_jobs(model: Model, n_rows: int = ROWS) -> dict[str, Job]:
     """What is measured of one loaded model, by the names of `EngineBench`."""
     info = model.info
-    audio = clip(info.sample_rate, CLIP_FRAMES * info.hop_length / info.sample_rate)
+    audio = clip(info.sample_rate, clip_seconds_of(info))
     codes = model.encode(audio)
     encoder, decoder = model.stream_encoder(), model.stream_decoder()
     encoders, decoders = model.stream_encoders(rows=n_rows), model.stream_decoders(rows=n_rows)
-    chunk, frame = audio[: info.hop_length], codes.data[:, :1]
+    chunk, frame = audio[: info.unit[0]], codes.data[:, : info.unit[1]]
     chunks, frames = dict.fromkeys(range(n_rows), chunk), dict.fromkeys(range(n_rows), frame)
     return {
         "rtf_encode": lambda: model.encode(audio),
@@ -196,6 +199,11 @@ def steady_jobs(model: Model, n_rows: int = ROWS) -> dict[str, Job]:
         "rows_encode": lambda: encoders.feed(chunks),
         "rows_decode": lambda: decoders.feed(frames),
     }
+
+
+def clip_seconds_of(info: ModelInfo) -> float:
+    """Seconds of the clip that is coded whole; two segments at least."""
+    return max(CLIP_FRAMES * info.hop_length, 2 * info.unit[0]) / info.sample_rate
 
 
 def clip(sample_rate: int, duration: float) -> Audio:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codec import codesfile
+from codec.arguments import as_switch, as_whole, check_path, shown
 from codec.arrays import as_codes
 from codec.codesfile.condition import SECTION, Condition, condition_bytes, condition_of
 from codec.codesfile.counts import cut_counts, frame_bits
@@ -69,10 +70,11 @@ class Codes:
 
     def prefix(self, codebooks: int) -> Codes:
         """The same with the first `codebooks` codebooks alone. Raises: CodesError where there are not so many."""
-        if codebooks not in range(1, self.codebooks + 1):
-            raise CodesError(f"prefix({codebooks}): these codes have 1 to {self.codebooks} codebooks")
-        counts = cut_counts(self.frame_codebooks, codebooks)
-        return replace(self, data=self.data[..., :codebooks, :], frame_codebooks=counts)
+        count = as_whole(codebooks)
+        if count is None or count not in range(1, self.codebooks + 1):
+            raise CodesError(f"prefix({shown(codebooks)}): these codes have 1 to {self.codebooks} codebooks")
+        counts = cut_counts(self.frame_codebooks, count)
+        return replace(self, data=self.data[..., :count, :], frame_codebooks=counts)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write a `.codes` file, whole or not at all. One kept channel (1, Q, F) comes back from it as (Q, F).
@@ -80,6 +82,8 @@ class Codes:
         Raises:
             CodesFileError: the file exists and `overwrite` is False, or cannot be written.
         """
+        check_path(path, CodesFileError)
+        overwrite = as_switch(overwrite, "overwrite")
         data = as_codes(self.data, "codes")
         channels = len(data) if data.ndim == 3 else 1
         counts = self.frame_codebooks
@@ -129,6 +133,9 @@ def open_codes(path: str | os.PathLike[str], *, partial: bool = False) -> Codes:
     Raises:
         CodesFileError: missing, damaged, truncated, or not a .codes file.
     """
+    if not callable(getattr(path, "read", None)):
+        check_path(path, CodesFileError)
+    partial = as_switch(partial, "partial")
     try:
         file = codesfile.read(path, partial=partial)
     except OSError as failure:

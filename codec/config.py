@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from codec.errors import ConfigError
+from codec.segments import LOUDNESS_SIZES, Segments
 
 T = TypeVar("T")
 
@@ -132,21 +133,26 @@ class ModelConfig:
     decoder: Part
     sample_rate: int = 16000  # Hz
     hop_length: int = 320  # samples per frame
-    channels: int = 1  # the network codes each channel alone; kept channels go side by side
+    channels: int = 1  # 1: the network codes each channel alone, kept channels go side by side; 2: both together
     latent_dim: int = 128  # D, channels between encoder and decoder
+    segments: Segments | None = None  # each coded alone at its own loudness; None: the signal as a whole
 
     def __post_init__(self) -> None:
         """Check sizes."""
         for name in ("sample_rate", "hop_length", "latent_dim"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ModelConfig.{name}: must be at least 1, found {getattr(self, name)}")
-        if self.channels != 1:
-            raise ConfigError(f"ModelConfig.channels: networks code one channel at a time, found {self.channels}")
+        if self.channels not in (1, 2):
+            raise ConfigError(f"ModelConfig.channels: networks code one channel or two, found {self.channels}")
+        if self.segments is not None:
+            self.segments.check(self.hop_length)
+        elif self.channels > 1:
+            raise ConfigError("ModelConfig.channels: networks of two channels code in segments; say which")
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second, Hz."""
-        return self.sample_rate / self.hop_length
+        """Frames per second of the codes, Hz: those of overlaps count twice."""
+        return self.sample_rate / self.hop_length * (1 if self.segments is None else self.segments.share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +178,8 @@ class ModelInfo:
     decoder_start: int = 1  # frames of codes that the first step needs
     condition: int = 0  # numbers of the vector that the decoder needs beside the codes, such as a voice; 0 is none
     ragged: bool = False  # the encoder fills a last frame that is not whole by itself; else zeros are put there
+    audio_channels: int = 1  # channels that one row of codes stands for; mono goes into both of two
+    segments: Segments | None = None  # each coded alone; its loudness goes first, as two of the codebooks
 
     def __post_init__(self) -> None:
         """Check numbers. Raises: ConfigError."""
@@ -191,11 +199,15 @@ class ModelInfo:
             "decoder_start": self.decoder_start >= 1,
             "condition": self.condition >= 0,
             "ragged": not (self.ragged and self.delay),
+            "audio_channels": self.audio_channels in (1, 2),
+            "segments": self.segments is None or self.codebook_sizes[:2] == LOUDNESS_SIZES,
             "causal": self.causal == (self.encoder_lookahead == 0 and self.decoder_lookahead == 0),
         }
         for name, holds in facts.items():
             if not holds:
                 raise ConfigError(f"ModelInfo.{name}: {getattr(self, name)} cannot be")
+        if self.segments is not None:
+            self.segments.check(self.hop_length)
 
     @property
     def codebooks(self) -> int:
@@ -204,20 +216,35 @@ class ModelInfo:
 
     @property
     def codebook_size(self) -> int:
-        """Entries of the largest codebook."""
-        return max(self.codebook_sizes)
+        """Entries of the largest codebook of the signal itself."""
+        return max(self.codebook_sizes[self.loudness_codebooks :])
+
+    @property
+    def loudness_codebooks(self) -> int:
+        """Codebooks in front that hold the loudness of a segment."""
+        return 0 if self.segments is None else len(LOUDNESS_SIZES)
 
     @property
     def frame_rate(self) -> float:
-        """Frames per second, Hz."""
-        return self.sample_rate / self.hop_length
+        """Frames per second of the codes, Hz: those of overlaps count twice."""
+        return self.sample_rate / self.hop_length * (1 if self.segments is None else self.segments.share)
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Samples and frames of what is coded at once, and follows the one before: a frame, or a segment."""
+        if self.segments is None:
+            return self.hop_length, 1
+        return self.segments.stride, self.segments.length // self.hop_length
 
     @property
     def lookahead(self) -> int | None:
         """Later samples that a stream waits for, beyond frame and delay; None where it must wait for the end.
 
-        A memory without end beside look-ahead fits into no window but the whole signal.
+        A memory without end beside look-ahead fits into no window but the whole signal. A segment, once it is there, is
+        coded and decoded as it is.
         """
+        if self.segments is not None:
+            return self.segments.length - self.hop_length
         if self.encoder_lookahead is None or self.decoder_lookahead is None:
             return None
         if (self.encoder_lookahead and self.encoder_context is None) or (
@@ -249,4 +276,12 @@ class ModelInfo:
 
     def frames(self, n_samples: int) -> int:
         """Frames that code `n_samples` samples; the last ones carry the delay."""
+        if self.segments is not None:
+            return self.segments.frames(n_samples, self.hop_length)
         return -(-(n_samples + self.delay) // self.hop_length) if n_samples else 0
+
+    def samples(self, n_frames: int) -> int:
+        """The most samples that `n_frames` frames carry."""
+        if self.segments is not None:
+            return self.segments.samples(n_frames, self.hop_length)
+        return max(0, n_frames * self.hop_length - self.delay)

@@ -37,7 +37,7 @@ def count_gmacs(network: Network) -> float:
     rate, hop_length = network.config.frame_rate, network.config.hop_length
     frames = max(1, round(rate))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        pass_through(network, torch.empty(1, 1, frames * hop_length))
+        pass_through(network, torch.empty(1, network.config.channels, frames * hop_length))
     books = network.bottleneck.codebooks
     divisors = network.bottleneck.divisors or (1,) * len(books)
     search = sum(book.codebook_size * book.dim / divisor for book, divisor in zip(books, divisors, strict=True))
@@ -51,6 +51,6 @@ def count_gmacs(network: Network) -> float:
 
 
 def pass_through(network: Network, audio: Tensor) -> None:
-    """Encode and decode (1, 1, F * hop) without codes, through the stages that a bottleneck owns."""
+    """Encode and decode (1, C, F * hop) without codes, through the stages that a bottleneck owns."""
     latent = network.encoder(audio)
     network.decoder(network.bottleneck(latent, n_stages=0).latent if network.bottleneck.own_bypass else latent)

@@ -59,7 +59,8 @@ def atomic_path(
     path = Path(os.path.realpath(target))
     _refuse(path, target, overwrite, error)
     if _is_special(path):
-        yield path
+        with _no_space_as(error, target):
+            yield path
         return
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
     try:
@@ -68,19 +69,27 @@ def atomic_path(
     except OSError as failure:
         raise error(f"{os.fspath(target)}: cannot be written: {describe_os_error(failure)}") from failure
     try:
-        yield temporary
-        _sync(temporary)
-        _refuse(path, target, overwrite, error)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as failure:
-        if failure.errno not in NO_SPACE or isinstance(failure, CodecError):
-            raise
-        raise error(f"{os.fspath(target)}: cannot be written: {describe_os_error(failure)}") from failure
+        with _no_space_as(error, target):
+            yield temporary
+            _sync(temporary)
+            _refuse(path, target, overwrite, error)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         # After the rename there is nothing under this name any more.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def _no_space_as(error: type[CodecError], target: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the lack of space into `error`."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in NO_SPACE or isinstance(failure, CodecError):
+            raise
+        raise error(f"{os.fspath(target)}: cannot be written: {describe_os_error(failure)}") from failure
 
 
 @contextlib.contextmanager
@@ -122,6 +131,20 @@ def hold_folder(folder: Path, name: str, *, error: type[CodecError]) -> Iterator
                 if is_new and [path.name for path in folder.iterdir()] == [name]:
                     (folder / name).unlink()
                     folder.rmdir()
+
+
+def is_held(path: Path) -> bool:
+    """Whether another `hold_folder` holds a lock file now; False also where the system has no locks."""
+    with contextlib.suppress(ModuleNotFoundError, FileNotFoundError), path.open() as file:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # as in `hold_folder`
+    return False
 
 
 def _is_special(path: Path) -> bool:

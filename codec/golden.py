@@ -65,7 +65,7 @@ class Golden:
         about: source, licence and sample_rate of the clip, and the SHA-256 of its samples.
         weights_hash: of the model that gave the rest.
         codes: (Q, F) of each engine and mode; the first is the reference, from which all audio was decoded.
-        audio: (T,) float32 of each engine and mode.
+        audio: (T,) float32 of each engine and mode, (C, T) of a model that codes C channels together.
         exact: hashes with the machines that gave them.
     """
 
@@ -102,17 +102,18 @@ def write_file(path: Path, golden: Golden) -> None:
         audio_name = near[0] if near else f"audio_{len(kept_audio)}"
         kept_audio.setdefault(audio_name, audio)
         entries["/".join(key)] = {"codes": codes_name, "audio": audio_name}
+    n_channels = max((len(audio) for audio in kept_audio.values() if audio.ndim > 1), default=1)
     for name, codes in kept_codes.items():
         tensors[name] = codes.astype(np.uint16 if codes.max(initial=0) < 1 << 16 else np.int64)
     for name, audio in kept_audio.items():
-        tensors[name], tensors[f"{name}_scale"] = pack_audio(audio)
+        tensors[name], tensors[f"{name}_scale"] = pack_audio(audio.reshape(-1))
     facts = {
         "format": FORMAT,
         "clip": dict(golden.about),
         "weights_hash": golden.weights_hash,
         "entries": entries,
         "exact": [vars(record) for record in golden.exact],
-    }
+    } | ({} if n_channels == 1 else {"channels": n_channels})
     path.write_bytes(save(tensors, metadata={"golden": json.dumps(facts)}))
 
 
@@ -140,12 +141,13 @@ def read_golden(folder: Path) -> Golden | None:
 
 def _parse(facts: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> Golden:
     clip = np.asarray(tensors["clip"], np.int16)
-    codes, audio = {}, {}
+    codes, audio, n_channels = {}, {}, int(facts.get("channels", 1))
     for name, entry in facts["entries"].items():
         engine, mode = name.split("/")
         codes[engine, mode] = tensors[entry["codes"]].astype(np.int64)
         scale = tensors[entry["audio"] + "_scale"]
-        audio[engine, mode] = unpack_audio(tensors[entry["audio"]], scale, len(clip))
+        made = unpack_audio(tensors[entry["audio"]], scale, n_channels * len(clip))
+        audio[engine, mode] = made if n_channels == 1 else made.reshape(n_channels, -1)
     if not codes or hash_of(clip) != facts["clip"]["sha256"]:
         raise ValueError("its clip or entries are not what it says")
     exact = tuple(ExactHash(**record) for record in facts["exact"])

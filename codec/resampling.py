@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-__all__ = ["Resampler", "resample", "resampled_length"]
+__all__ = ["Resampler", "reach", "resample", "resampled_length"]
 
 Audio = npt.NDArray[np.float32]
 
@@ -31,6 +31,11 @@ REACH = 160  # samples at the lower rate that VHQ's filter reaches to each side:
 def resampled_length(n_samples: int, rate_in: int, rate_out: int) -> int:
     """Count the samples that `n_samples` at `rate_in` Hz become: ceil(n_samples * rate_out / rate_in), in integers."""
     return -(-n_samples * rate_out // rate_in)
+
+
+def reach(rate_in: int, rate_out: int) -> int:
+    """Samples at `rate_in` before and after a sample that it depends on."""
+    return -(-REACH * rate_in // min(rate_in, rate_out))
 
 
 class Resampler:
@@ -52,7 +57,7 @@ class Resampler:
         self.rate_in, self.rate_out, self.n_channels = rate_in, rate_out, n_channels
         self._is_plain = rate_in == rate_out
         self._period = rate_in // math.gcd(rate_in, rate_out)  # the fewest samples that are whole at both rates
-        self._after = -(-REACH * rate_in // min(rate_in, rate_out))
+        self._after = reach(rate_in, rate_out)
         self._context = self._whole(self._after)
         # A new soxr stream costs as much as half a second; what begins before a seam is computed twice.
         self._segment = self._whole(max(2 * rate_in, 8 * self._context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,17 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import codesfile
-from codec.api import Model, check_same_model, choose_rate, load
+from codec.api import Model, check_same_model, load
 from codec.audio import AudioReader, check_mixing
 from codec.audiowriter import AudioWriter
 from codec.codes import condition_of_header, info_of_header, make_header
 from codec.codesfile.counts import frame_bits
 from codec.codesfile.packed import with_prior
 from codec.codesfile.prior import Prior
+from codec.config import ModelInfo
 from codec.engine import Audio, Codes
-from codec.errors import CodesError, CodesFileError, ModelError
+from codec.errors import AudioError, CodesError, CodesFileError, ModelError
 from codec.files import atomic_path, describe_os_error
 from codec.hub import EMBEDDED, find_by_weights, list_models
+from codec.rate import choose_rate
+from codec.resampling import reach, resampled_length
 from codec.stream import StreamDecoder, StreamEncoder, frames_of_mode
 from codec.stream.budget import fill
 
@@ -57,7 +61,7 @@ class EncodeOptions:
     bitrate: float | None = None  # bit/s of one channel
     variable: bool = False  # frames get as many codebooks as they are worth, the bitrate on average
     mode: str = "block"
-    channels: str = "mix"  # mix or keep
+    channels: str | None = None  # mix or keep; None is keep where the model codes two together, else mix
     overwrite: bool = False
     prior: Prior | None = None  # of the model: pack the codes with it
 
@@ -85,11 +89,12 @@ def encode_file(
     """
     info = model.info
     count, control = choose_rate(info, codebooks=options.codebooks, bitrate=options.bitrate, variable=options.variable)
+    kept = check_mixing(options.channels or ("mix" if info.audio_channels == 1 else "keep"))
     with (
-        AudioReader(source, sample_rate=info.sample_rate, channels=check_mixing(options.channels)) as reader,
+        AudioReader(source, sample_rate=info.sample_rate, channels=kept) as reader,
         _open_target(target, options.overwrite) as (file, path),
     ):
-        encoder = model.stream_encoder(codebooks=count, mode=options.mode, channels=reader.n_channels, whole=True)
+        encoder = _open_encoder(reader, model, options, count)
         begin = time.perf_counter()  # behind the loading of the model, which a batch does once
         pairs = _pairs(reader, encoder, info.sample_rate, progress)
         pieces: Iterable[Codes] = (
@@ -99,11 +104,11 @@ def encode_file(
             pieces = list(pieces)
         condition = None if encoder.condition is None else _as_file(encoder.condition)
         counts = () if control is None else control.counts
-        channels = reader.n_channels
+        channels = reader.n_channels if info.audio_channels == 1 else 1
         header = make_header(info, options.mode, count, channels=channels, condition=condition, frame_codebooks=counts)
         header = header if options.prior is None else with_prior(header, options.prior)
         with codesfile.Writer(file, header, prior=options.prior) as writer:
-            rate = _Rate(header)
+            rate = _Rate(header, info)
             for codes in pieces:
                 writer.append(_as_file(rate.count(codes)))
             writer.close(encoder.n_samples)
@@ -116,8 +121,9 @@ def encode_file(
 class _Rate:
     """The mean bitrate of what passes through; the header's where all frames are alike."""
 
-    def __init__(self, header: codesfile.Header) -> None:
+    def __init__(self, header: codesfile.Header, info: ModelInfo) -> None:
         self._header, self._bits, self._n_frames = header, 0.0, 0
+        self._full = header.channels * info.bitrate_of(header.n_codebooks)
 
     def count(self, codes: Codes) -> Codes:
         """The same codes (.., Q, f)."""
@@ -129,7 +135,15 @@ class _Rate:
     @property
     def mean(self) -> float:
         """Bit/s of all channels."""
-        return self._bits * self._header.frame_rate / self._n_frames if self._n_frames else self._header.bitrate
+        return self._bits * self._header.frame_rate / self._n_frames if self._n_frames else self._full
+
+
+def _open_encoder(reader: AudioReader, model: Model, options: EncodeOptions, n_codebooks: int) -> StreamEncoder:
+    """The stream that encodes a file. Raises: AudioError: more channels than the model takes."""
+    try:
+        return model.stream_encoder(codebooks=n_codebooks, mode=options.mode, channels=reader.n_channels, whole=True)
+    except AudioError as error:
+        raise AudioError(f"{reader.name}: {error}") from None
 
 
 def _pairs(
@@ -189,14 +203,15 @@ def decode_file(
         channels = header.channels if header.channels > 1 else None
         decoder = _open_decoder(reader, model, options, channels)
         begin = time.perf_counter()
-        blocks, trim = _choose_blocks(reader, model, options)
-        rate, sent = options.sample_rate or header.sample_rate, _Rate(header)
-        writer = stack.enter_context(AudioWriter(target, rate, header.channels, overwrite=options.overwrite))
-        for codes in _trimmed(blocks, decoder, trim, reader):
-            writer.write(np.atleast_2d(decoder.feed(sent.count(codes))))
+        blocks, trim, keep = _choose_blocks(reader, model, options)
+        rate, sent = options.sample_rate or header.sample_rate, _Rate(header, model.info)
+        n_channels = header.channels * model.info.audio_channels
+        writer = stack.enter_context(AudioWriter(target, rate, n_channels, overwrite=options.overwrite))
+        pieces = _decoded(map(sent.count, _trimmed(blocks, decoder, trim, reader)), decoder)
+        for audio in _kept(pieces, keep):
+            writer.write(audio)
             if progress is not None:
                 progress(writer.n_samples / rate)
-        writer.write(np.atleast_2d(decoder.flush()))
         writer.close()
         size = target.stat().st_size if isinstance(target, Path) else 0
     elapsed = time.perf_counter() - begin
@@ -250,19 +265,26 @@ def _open_decoder(
 
 def _choose_blocks(
     reader: codesfile.Reader, model: Model, options: DecodeOptions
-) -> tuple[Iterator[Codes], tuple[int, int] | None]:
-    """The blocks to decode, and the samples to keep of what they give (None: all of the file)."""
+) -> tuple[Iterator[Codes], tuple[int, int] | None, tuple[int, int] | None]:
+    """The blocks to decode, the samples to keep of what they give, and then at the target's rate (None: all)."""
     header, info = reader.header, model.info
     if not options.start and options.end is None:
-        return reader.blocks(), None
+        return reader.blocks(), None, None
     n_frames = reader.require_n_frames()
     n_samples = reader.n_samples or 0
     length = n_samples / header.sample_rate
     stop = length if options.end is None else options.end
-    if not 0 <= options.start < min(stop, length):  # nan too
+    is_there = 0 <= options.start < min(stop, length)  # nan is not
+    first = round(options.start * header.sample_rate) if is_there else 0
+    last = 0 if not is_there else n_samples if stop >= length else round(stop * header.sample_rate)
+    if first >= last:
         raise CodesFileError(f"{reader.name}: no audio from {options.start:g} s to {stop:g} s of {length:.2f} s")
-    first = round(options.start * header.sample_rate)
-    last = n_samples if stop >= length else round(stop * header.sample_rate)
+    first, last, keep = _with_margins((first, last), n_samples, header.sample_rate, options.sample_rate)
+    size = header.frames_per_block
+    if info.segments is not None:
+        begin, end, origin = info.segments.around(first, last, info.hop_length)
+        parts = (reader.read_frames(a, min(n_frames, a + size)) for a in range(begin, min(end, n_frames), size))
+        return parts, (first - origin, last - origin), keep
     # Begin early enough that the decoder has seen all it depends on, at a step's edge so that the samples are the same.
     step = frames_of_mode(header.mode)
     wanted = (first + info.delay) // info.hop_length
@@ -271,11 +293,41 @@ def _choose_blocks(
     begin = needed // step * step
     ahead = n_frames if info.decoder_lookahead is None else info.decoder_lookahead
     end = -(-(last + info.delay) // info.hop_length)
-    end = min(n_frames, (end if ahead == 0 else -(-end // step) * step) + ahead)
+    end = min(n_frames, -(-end // step) * step + ahead)
     origin = begin * info.hop_length
-    size = header.frames_per_block
     parts = (reader.read_frames(a, min(end, a + size)) for a in range(begin, end, size))
-    return parts, (first - origin, last - origin)
+    return parts, (first - origin, last - origin), keep
+
+
+def _with_margins(
+    section: tuple[int, int], n_samples: int, rate: int, wanted: int | None
+) -> tuple[int, int, tuple[int, int] | None]:
+    """A section with what the resampler's filter sees around it, and what to keep of that at the wanted rate.
+
+    So a section at another rate is that part of the whole, and neighbours join without a click.
+    """
+    if wanted is None or wanted == rate:
+        return *section, None
+    around, period = reach(rate, wanted), rate // math.gcd(rate, wanted)
+    begin = max(0, section[0] - around) // period * period  # whole at both rates: the same instants are sampled
+    start, stop = (resampled_length(n - begin, rate, wanted) for n in section)
+    return begin, min(n_samples, section[1] + around), (start, stop)
+
+
+def _decoded(blocks: Iterable[Codes], decoder: StreamDecoder) -> Iterator[Audio]:
+    """The audio (C, T) of all blocks."""
+    for codes in blocks:
+        yield np.atleast_2d(decoder.feed(codes))
+    yield np.atleast_2d(decoder.flush())
+
+
+def _kept(pieces: Iterable[Audio], keep: tuple[int, int] | None) -> Iterator[Audio]:
+    """Of all samples those from the first number to the second."""
+    at = 0
+    for piece in pieces:
+        start, stop = (0, piece.shape[1]) if keep is None else (max(0, n - at) for n in keep)
+        at += piece.shape[1]
+        yield piece[:, start:stop]
 
 
 def _trimmed(

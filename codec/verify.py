@@ -265,7 +265,7 @@ def _check_chunks(model: Model, audio: Audio, mode: str) -> Check:
     encoded = model.encode(audio, mode=mode)
     codes = encoded.data
     with model.stream_decoder(mode=mode, whole=True, condition=encoded.condition) as decoder:
-        whole = np.concatenate((decoder.feed(codes), decoder.flush()))
+        whole = np.concatenate((decoder.feed(codes), decoder.flush()), -1)
     n_equal = 0
     for _ in range(CUTTINGS):
         encoder = model.stream_encoder(mode=mode, whole=True)
@@ -274,7 +274,7 @@ def _check_chunks(model: Model, audio: Audio, mode: str) -> Check:
         cut_codes = np.concatenate((*parts, encoder.flush()), -1)
         sounds = [decoder.feed(part) for part in _cut(codes, generator)]
         n_equal += np.array_equal(codes, cut_codes) and np.array_equal(
-            whole, np.concatenate((*sounds, decoder.flush()))
+            whole, np.concatenate((*sounds, decoder.flush()), -1)
         )
     return _equal_row(f"chunks, {model.engine.name} {mode}", n_equal, CUTTINGS, "cuttings")
 
@@ -296,7 +296,7 @@ def _check_batch(model: Model, audio: Audio, mode: str) -> Check:
     for size, codes, sound in zip(sizes, together, sounds, strict=True):
         alone = model.encode(audio[:size], mode=mode)
         same_codes = np.array_equal(codes.data[0] if codes.data.ndim == 3 else codes.data, alone.data)
-        n_equal += same_codes and np.array_equal(sound[0, :size], model.decode(alone))
+        n_equal += same_codes and np.array_equal(sound[:, :size], np.atleast_2d(model.decode(alone)))
     return _equal_row(f"batch and padding, {model.engine.name} {mode}", n_equal, 3, "rows")
 
 
@@ -311,7 +311,7 @@ def _check_restore(model: Model, audio: Audio, mode: str) -> Check:
     decoders = [model.stream_decoder(mode=mode, whole=True, condition=condition) for _ in range(2)]
     decoders[0].feed(first)
     decoders[1].load_state(decoders[0].state())
-    sounds = [np.concatenate((decoder.feed(codes[0]), decoder.flush())) for decoder in decoders]
+    sounds = [np.concatenate((decoder.feed(codes[0]), decoder.flush()), -1) for decoder in decoders]
     n_equal = np.array_equal(codes[0], codes[1]) + np.array_equal(sounds[0], sounds[1])
     return _equal_row(f"save and restore, {model.engine.name} {mode}", n_equal, 2, "streams")
 
@@ -348,11 +348,12 @@ def _check_decoding(reader: codesfile.Reader, model: Model) -> Iterator[Check]:
     """Decode the whole file, block after block, in constant memory."""
     header = reader.header
     condition = condition_of(header.sections, header.channels)
-    decoder = model.stream_decoder(mode=header.mode, channels=header.channels, whole=True, condition=condition)
+    channels = header.channels if model.info.audio_channels == 1 else None
+    decoder = model.stream_decoder(mode=header.mode, channels=channels, whole=True, condition=condition)
     n_samples, finite = 0, True
     decoder.trim(end=reader.n_samples)
     for codes in reader.blocks():
-        audio = decoder.feed(codes if codes.ndim == 3 else codes[None])
+        audio = decoder.feed(codes if codes.ndim == 3 or channels is None else codes[None])
         n_samples, finite = n_samples + audio.shape[-1], finite and bool(np.isfinite(audio).all())
     audio = decoder.flush()
     n_samples, finite = n_samples + audio.shape[-1], finite and bool(np.isfinite(audio).all())

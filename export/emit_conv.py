@@ -129,11 +129,14 @@ def symmetric_conv(w: Writer, layer: symmetric.SymmetricConv, x: Value) -> Value
 
 
 def symmetric_conv_transpose(w: Writer, layer: symmetric.SymmetricConvTranspose, x: Value) -> Value:
-    """Cut on both sides, no state."""
+    """Cut on both sides, no state; a norm takes what is cut off into account."""
     kernel = w.graph.op("Unsqueeze", w.weight(layer.conv, "weight"), w.graph.constant([2]))
-    pads = [0, layer.left, 0, layer.right]
+    sides = (layer.left, layer.right)
+    pads = [0, 0, 0, 0] if layer.norm else [0, sides[0], 0, sides[1]]
     bias = w.weight(layer.conv, "bias")
     y = w.graph.op("ConvTranspose", w.first(x), kernel, bias, strides=[1, layer.up], pads=pads)
+    if layer.norm is not None:
+        y = w.graph.slice(w.group_norm(layer.norm, y), 3, sides[0], -sides[1] or 2**62)
     return Value(y, layer.conv.out_channels)
 
 

@@ -40,15 +40,8 @@ def leaky_relu(w: Writer, layer: LeakyRelu, x: Value) -> Value:
 
 
 def group_norm(w: Writer, layer: GroupTimeNorm | TimeNorm, x: Value) -> Value:
-    """Over channels of a group and time, at once an instance norm of (B, groups, the rest)."""
-    g, norm = w.graph, layer.norm
-    n_groups = norm.num_groups
-    ones, zeros = (g.constant(np.full(n_groups, number, np.float32)) for number in (1, 0))
-    rows = g.reshape(w.first(x), 0, n_groups, -1)
-    y = g.op("InstanceNormalization", rows, ones, zeros, epsilon=norm.eps)
-    y = g.op("Reshape", y, g.op("Shape", w.first(x)))
-    weight, bias = (g.reshape(w.weight(norm, name), 1, -1, 1, 1) for name in ("weight", "bias"))
-    return Value(g.op("Add", g.op("Mul", y, weight), bias), x.dim)
+    """Over channels of a group and time."""
+    return Value(w.group_norm(layer.norm, w.first(x)), x.dim)
 
 
 def fusion(emit: Emit) -> Callable[[Writer, Fusion, Value], Value]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from codec.api import Model
 from codec.audio import fit, read
+from codec.ending import one_line
 from codec.engine import Audio, engines_of, open_engine
 from codec.errors import ModelError
 from codec.golden import GOLDEN, ExactHash, Golden, Key, hash_of, machine_facts, write_file
@@ -101,4 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        main()

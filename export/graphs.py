@@ -1,8 +1,10 @@
 """A model folder's networks as `encoder.onnx` and `decoder.onnx`, and the same with 8-bit products, `*.int8.onnx`.
 
-encoder: audio (B, 1, n * hop_length), states -> codes (B, Q, n) of all codebooks, next states
-decoder: codes (B, q, n) of any prefix that decodes, states -> audio (B, 1, n * hop_length), next states
+encoder: audio (B, C, n * hop_length), states -> codes (B, Q, n) of all codebooks, next states
+decoder: codes (B, q, n) of any prefix that decodes, states -> audio (B, C, n * hop_length), next states
 
+C is 1, or 2 where the network codes two channels together. Where a model codes in segments, a step is a segment at unit
+loudness, and the codebooks are those of the network alone.
 Batch and block length are dynamic; `state_0, state_1, ...` become `next_state_0, ...`; the first states are zeros.
 """
 
@@ -59,6 +61,7 @@ def write_graphs(
         source.write(build, name)
     if int8:
         audio = read_clips(folder.info, clips, golden or path)
+        audio = audio.repeat(folder.info.audio_channels, 1)
         codes = source.write_int8(_encoder, INT8_GRAPHS[0], [audio], BLOCK * folder.info.hop_length)
         shortest = codes[:, : folder.info.prefixes[0]]
         source.write_int8(_decoder, INT8_GRAPHS[1], [codes, shortest], BLOCK)
@@ -110,9 +113,10 @@ class _Source:
 
 
 def _encoder(writer: Writer, network: Network) -> None:
-    audio = writer.graph.input("audio", ["batch", 1, "samples"])
+    channels = network.config.channels
+    audio = writer.graph.input("audio", ["batch", channels, "samples"])
     row = writer.graph.op("Unsqueeze", audio, writer.graph.constant([2]))
-    codes = emit_encode(writer, network.bottleneck, emit(writer, network.encoder, Value(row, 1)))
+    codes = emit_encode(writer, network.bottleneck, emit(writer, network.encoder, Value(row, channels)))
     writer.graph.output("codes", codes, ["batch", network.bottleneck.n_codebooks, "frames"], TensorProto.INT64)
 
 
@@ -120,4 +124,4 @@ def _decoder(writer: Writer, network: Network) -> None:
     codes = writer.graph.input("codes", ["batch", "codebooks", "frames"], TensorProto.INT64)
     audio = emit(writer, network.decoder, emit_decode(writer, network.bottleneck, codes))
     row = writer.graph.op("Squeeze", writer.first(audio), writer.graph.constant([2]))
-    writer.graph.output("audio", row, ["batch", 1, "samples"])
+    writer.graph.output("audio", row, ["batch", network.config.channels, "samples"])

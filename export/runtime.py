@@ -13,6 +13,7 @@ import numpy as np
 
 from codec.engine import Audio, Codes, Engine
 from codec.engine.onnx_engine import OnnxEngine
+from codec.engine.segments import in_segments
 from codec.engine.torch_engine import TorchEngine
 from codec.errors import ModelError
 from codec.export.builder import OPSET, check_opset
@@ -105,11 +106,14 @@ def export_model(
 
 def compare(folder: ModelFolder, audio: Audio, *, int8: bool = False) -> Agreement:
     """Step two engines through audio (T,), block by block: torch and onnx, or onnx and its 8-bit products."""
-    full = OnnxEngine(folder)
-    first, second = (full, OnnxEngine(folder, int8=True)) if int8 else (TorchEngine(folder), full)
-    size = folder.info.hop_length * BLOCK
+    info, full = folder.info, OnnxEngine(folder)
+    pair = (full, OnnxEngine(folder, int8=True)) if int8 else (TorchEngine(folder), full)
+    first, second = (in_segments(engine, info) for engine in pair)
+    size = info.hop_length * BLOCK if info.segments is None else info.segments.length
     blocks = np.pad(audio, (0, -len(audio) % size)).reshape(-1, 1, 1, size)
-    codes, other_codes = (_encode(engine, blocks, folder.info.codebooks) for engine in (first, second))
+    if info.audio_channels > 1:  # unlike ones
+        blocks = np.concatenate((blocks, blocks[..., ::-1]), 2)
+    codes, other_codes = (_encode(engine, blocks, info.codebooks) for engine in (first, second))
     made, other = (_decode(engine, codes) for engine in (first, second))
     noise = float(np.square(made - other, dtype=np.float64).sum())
     power = float(np.square(made, dtype=np.float64).sum())

@@ -121,3 +121,12 @@ class Writer:
         power = g.reduce("ReduceMean", g.op("Pow", rows, g.constant(np.float32(2))), -1)
         level = g.op("Sqrt", g.op("Add", power, g.constant(np.float32(norm.eps))))
         return g.op("Mul", g.op("Div", rows, level), self.weight(norm, "weight"))
+
+    def group_norm(self, norm: nn.GroupNorm, first: str) -> str:
+        """Of (B, C, 1, F) over channels of a group and time: at once an instance norm of (B, groups, the rest)."""
+        g, n_groups = self.graph, norm.num_groups
+        ones, zeros = (g.constant(np.full(n_groups, number, np.float32)) for number in (1, 0))
+        y = g.op("InstanceNormalization", g.reshape(first, 0, n_groups, -1), ones, zeros, epsilon=norm.eps)
+        y = g.op("Reshape", y, g.op("Shape", first))
+        weight, bias = (g.reshape(self.weight(norm, name), 1, -1, 1, 1) for name in ("weight", "bias"))
+        return g.op("Add", g.op("Mul", y, weight), bias)

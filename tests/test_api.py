@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file
 
 import codec
-from codec.api import Model, check_same_model, choose_codebooks, load
+from codec.api import Model, check_same_model, load
 from codec.audio import resample, resampled_length
 from codec.config import replace
 from codec.engine.onnx_engine import Graph
 from codec.errors import AudioError, CodesError, CodesFileError, ModelError
 from codec.hub import EMBEDDED
 from codec.modelfolder import GRAPHS, WEIGHTS, checksum, read_model
+from codec.rate import choose_codebooks
 
 Speech = npt.NDArray[np.float32]
 
@@ -382,9 +383,16 @@ def test_the_embedded_model_is_the_default(embedded: Model) -> None:
         ({"engine": "tensorflow"}, "use auto or"),
         ({"device": "tpu"}, "use cpu, cuda or mps"),
         ({"device": "cpu:x"}, "use cpu, cuda or mps"),
+        ({"device": "meta"}, "use cpu, cuda or mps"),
+        ({"device": "cpu:7"}, "the last one of this machine is cpu:0"),
+        ({"device": None}, "use cpu, cuda or mps"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_refused(options: dict[str, Any], text: str, tmp_path: Path) -> None:
     options = {key: str(tmp_path) if value == "." else value for key, value in options.items()}
     with pytest.raises(ModelError, match=text):
         load(**options)
+
+
+def test_a_model_shows_itself_in_one_line(embedded: Model) -> None:
+    assert repr(embedded) == "<codec.Model default_16k, 16000 Hz, 4000 bit/s, onnx>"

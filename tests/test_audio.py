@@ -10,14 +10,16 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import codec
 from codec import audio
 from codec.audio import AudioReader, AudioWriter, resampled_length
 from codec.errors import AudioError
@@ -289,6 +291,15 @@ def test_a_pipe_gets_a_wav_of_unknown_length_that_reads_back(speech: audio.Audio
     np.testing.assert_array_equal(whole(io.BytesIO(shown)), speech)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows names this error otherwise")
+def test_a_reader_of_a_pipe_that_goes_away_is_no_error_of_the_audio(speech: audio.Audio) -> None:
+    """So `codec decode x.codes - | head -c 100` ends as quietly as any other program does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError), open(writer, "wb", buffering=0) as pipe:
+        audio.write(pipe, speech, 16000)
+
+
 def test_a_redirected_file_gets_its_true_length_unless_appended(tmp_path: Path, speech: audio.Audio) -> None:
     for mode, known in (("wb", True), ("ab", False)):
         path = tmp_path / f"{mode}.wav"
@@ -302,6 +313,37 @@ def test_a_redirected_file_gets_its_true_length_unless_appended(tmp_path: Path, 
 def test_samples_that_are_not_numbers_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="NaN or infinite"):
         audio.write(tmp_path / "x.wav", np.array([[0, np.nan]], np.float32), 16000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_public_writer_takes_what_decode_gives_and_replaces_an_old_file(
+    tmp_path: Path, speech: audio.Audio
+) -> None:
+    for kind in (speech, speech[0], torch.from_numpy(speech[0]), speech.astype(np.float64)):
+        codec.write_audio(tmp_path / "x.wav", kind, 16000)
+        np.testing.assert_array_equal(codec.read_audio(tmp_path / "x.wav")[0], speech)
+    with pytest.raises(AudioError, match="exists"):
+        codec.write_audio(tmp_path / "x.wav", speech, 16000, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "rate", "subtype", "reason"),
+    [
+        (None, (5,), 16000, None, "not a path"),
+        ("x.wav", (1, 1, 5), 16000, None, "expected .samples,. or .channels, samples."),
+        ("x.wav", (500, 2), 16000, None, "samples are the last axis"),
+        ("x.wav", (5,), "16k", None, "sample_rate='16k': use whole Hz"),
+        ("x.wav", (5,), 0, None, "sample_rate=0: use whole Hz"),
+        ("x.wav", (5,), 16000, 24, "subtype=24: use one of"),
+        ("x.wav", (5,), 16000, "PCM_25", "cannot be written; choose another"),
+        ("x.m4a", (5,), 16000, None, "unknown audio suffix"),
+    ],
+)
+def test_the_public_writer_refuses_by_name_what_it_cannot_write(
+    tmp_path: Path, path: Any, shape: tuple[int, ...], rate: Any, subtype: Any, reason: str
+) -> None:
+    with pytest.raises(AudioError, match=reason):
+        codec.write_audio(path and tmp_path / path, np.zeros(shape, np.float32), rate, subtype=subtype)
     assert list(tmp_path.iterdir()) == []
 
 

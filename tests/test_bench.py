@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from codec.api import load
-from codec.bench import CLIP_FRAMES, ROWS, BenchReport, bench_model, run_command, steady_jobs
+from codec.bench import CLIP_FRAMES, ROWS, BenchReport, bench_model, open_variants, run_command, steady_jobs
 from codec.cli.bench import cells, print_table
 from codec.errors import CodecError, ModelError
+from codec.hub import EMBEDDED
+from codec.stream import MODES
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -36,7 +38,7 @@ def test_every_engine_that_runs_the_model_is_measured_and_the_others_are_told(re
 
 def test_the_offline_clip_fills_whole_blocks(tiny_path: Path) -> None:
     info = load(tiny_path).info
-    assert -(-(CLIP_FRAMES * info.hop_length + info.delay) // info.hop_length) % 64 == 0
+    assert -(-(CLIP_FRAMES * info.hop_length + info.delay) // info.hop_length) % MODES["block"] == 0
 
 
 def test_every_step_that_is_measured_takes_or_gives_one_frame(tiny_path: Path) -> None:
@@ -67,6 +69,11 @@ def test_an_unknown_engine_or_model_is_one_line(call: Any, tmp_path: Path) -> No
         bench_model(engines=("tpu",))
     code, _, err = call("bench", tmp_path)
     assert (code, err.count("\n")) == (1, 1)
+
+
+def test_an_engine_goes_by_the_name_that_load_knows() -> None:
+    models, skipped = open_variants(EMBEDDED / "default_16k", ["onnx-int8"])
+    assert (list(models), skipped) == (["onnx int8"], {})
 
 
 def test_the_table_has_a_column_for_each_engine_and_says_why_one_is_missing(

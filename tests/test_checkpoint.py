@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     checkpoint.save(path, {"a": 1})
     with pytest.raises(TypeError):
         checkpoint.save(path, {"a": object()})
+    assert checkpoint.load(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    import resource  # not on Windows
+
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"a": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(TrainError, match=r"x\.safetensors: cannot be written .*free some disk space"):
+            checkpoint.save(path, {"a": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoint.load(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 

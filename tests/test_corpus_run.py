@@ -25,6 +25,7 @@ from codec.corpus.run import FAILURES, Options, read_index, tokenize, write_inde
 from codec.corpus.shard import Job, Work, make_shard, read_done
 from codec.corpus.sinks import read_rows
 from codec.errors import CorpusError, MissingExtraError
+from codec.files import hold_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 Speech = Any
@@ -237,6 +238,20 @@ def test_a_second_run_on_the_same_folder_waits_its_turn(tmp_path: Path, speech: 
             tokenize(str(source), tmp_path / "out", Options(engine="onnx"))
 
 
+def test_runs_side_by_side_must_cut_the_shards_alike(tmp_path: Path, speech: Speech) -> None:
+    source, out = str(make_corpus(tmp_path / "in", speech, 1)), tmp_path / "out"
+
+    def plan(index: int, count: int) -> None:
+        tokenize(source, out, Options(engine="onnx", part=(index, count)), plan_only=True)
+
+    with hold_folder(out, ".lock-0-2", error=CorpusError):
+        for part in ((0, 1), (1, 3)):
+            with pytest.raises(CorpusError, match=r"out: another run is at work on shard 0/2 of it; give all the same"):
+                plan(*part)
+        plan(1, 2)
+    plan(0, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [({"part": (2, 2)}, "shard 2/2"), ({"output": "mp3"}, "output"), ({"shard_hours": 0.0}, "hours"),
@@ -273,6 +288,8 @@ def test_the_command_says_the_rate_and_verify_takes_the_folder(tmp_path: Path, s
     assert "failed: 005: " in err
     assert "2 utterances" in err
     assert "hours of audio per hour" in err
+    code, _, err = call("tokenize", source, "--out", tmp_path / "out", *options, "--strict", "--quiet")
+    assert (code, err) == (1, f"codec: {tmp_path / 'out'}: 1 failed; {FAILURES} there has the reasons\n")
     assert read_index(tmp_path / "out")["codebooks"] == 4
     code, out, _ = call("verify", tmp_path / "out", "--json")
     assert code == 0, out

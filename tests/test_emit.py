@@ -112,6 +112,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "spectrum, expanded": lambda: ExpandSpectrum(0.3),
     "symmetric conv": lambda: SymmetricConv(8, 6, kernel_size=6, stride=2),
     "symmetric transposed conv": lambda: SymmetricConvTranspose(8, 6, kernel_size=6, stride=3),
+    "symmetric transposed conv, normed": lambda: SymmetricConvTranspose(8, 6, kernel_size=7, stride=3, normed=True),
     "transformer block": lambda: transformer_block(8, n_heads=2, context=4, norm="rms"),
     "transposed conv": lambda: CausalConvTranspose(8, 6, kernel_size=5, stride=2),
     "transposed conv with gaps": lambda: CausalConvTranspose(8, 6, kernel_size=2, stride=5),

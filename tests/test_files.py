@@ -102,6 +102,12 @@ def test_links_are_followed_and_devices_are_written_not_replaced(tmp_path: Path)
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")
+def test_a_device_that_is_full_is_told_as_a_full_disk_is() -> None:
+    with pytest.raises(CodesFileError, match="/dev/full: cannot be written: no space left"):
+        write(Path("/dev/full"), b"too much")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are of POSIX")
 def test_ctrl_c_in_a_real_process_leaves_nothing(tmp_path: Path) -> None:
     code = (

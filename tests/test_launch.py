@@ -247,6 +247,8 @@ def test_several_processes_share_no_device_but_the_processor() -> None:
     assert choose_device("cpu", Ranks(1, 2, 1)) == CPU
     with pytest.raises(TrainError, match=r"run\.device=meta: several processes cannot share it"):
         choose_device("meta", Ranks(1, 2, 1))
+    with pytest.raises(TrainError, match=r"run\.device 'cpu:7': the last one of this machine is cpu:0"):
+        choose_device("cpu:7")
 
 
 if __name__ == "__main__":

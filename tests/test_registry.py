@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def test_every_other_listed_model_has_an_address_that_is_one() -> None:
 def test_every_published_system_that_converts_is_listed() -> None:
     systems = {entry.system for entry in read_registry(PACKAGED)}
     assert systems == {"codec", "hf", *CONVERTERS} - {"mimi"}  # Mimi is listed as what it is, a transformers folder
+
+
+def test_a_published_model_has_the_licence_that_its_converter_writes() -> None:
+    stated = [entry for entry in read_registry(PACKAGED) if entry.licence and entry.system in {*CONVERTERS} - {"hf"}]
+    assert {entry.system for entry in stated}.issuperset(("dac", "distilcodec", "encodec", "facodec", "snac"))
+    for entry in stated:
+        assert entry.licence == importlib.import_module(f"codec.convert.{entry.system}").LICENCE
 
 
 def test_what_only_a_browser_gets_says_where_and_what_then(home: Path) -> None:

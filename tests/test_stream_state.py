@@ -23,11 +23,12 @@ from codec.errors import CodesError, StateError
 from codec.export.folder import write_folder
 from codec.export.graphs import write_graphs
 from codec.network import Network
+from codec.stream import StreamEncoder
 from codec.stream.state import pack, unpack
 
 Array = npt.NDArray[Any]
 LAW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-N_FRAMES = 66  # longer than a block of 64 frames
+N_FRAMES = 130  # longer than a block of 128 frames
 CUT = st.integers(0, 1000)  # thousandths of the whole
 KINDS = ["torch", "onnx", "attention"]
 OPEN: dict[str, Callable[..., Any]] = {"encoder": Model.stream_encoder, "decoder": Model.stream_decoder}
@@ -245,14 +246,20 @@ def test_a_state_of_garbage_under_a_good_checksum_is_refused(
     assert coder.state() == good
 
 
+@pytest.fixture(scope="module")
+def fed(models: dict[str, Model], speech: Array) -> tuple[StreamEncoder, bytes]:
+    """A stream in the middle, and its state."""
+    encoder = models["torch"].stream_encoder()
+    encoder.feed(speech[16000:17000])
+    return encoder, encoder.state()
+
+
 @settings(LAW, max_examples=40)
 @given(data=st.data())
 def test_a_damaged_state_is_an_error_and_leaves_the_stream_as_it_was(
-    models: dict[str, Model], speech: Array, data: st.DataObject
+    fed: tuple[StreamEncoder, bytes], data: st.DataObject
 ) -> None:
-    encoder = models["torch"].stream_encoder()
-    encoder.feed(speech[16000:17000])
-    good = encoder.state()
+    encoder, good = fed
     at = data.draw(st.one_of(st.integers(0, len(good) - 1), st.integers(0, 3000)))
     flip = good[:at] + bytes([good[at] ^ (1 << data.draw(st.integers(0, 7)))]) + good[at + 1 :]
     bad = data.draw(st.sampled_from([flip, good[:at], good + b"\0", b""]))

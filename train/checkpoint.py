@@ -27,10 +27,17 @@ PATTERN = re.compile(r"step-(\d{8})\.safetensors$")
 
 
 def save(path: Path, tree: dict[str, Any]) -> None:
-    """Write a tree of dicts, lists, tensors and JSON values."""
+    """Write a tree of dicts, lists, tensors and JSON values.
+
+    Raises:
+        TrainError: it cannot be written, as on a full disk; an older file of the name stays.
+    """
     tensors, skeleton = flatten(tree)
-    with atomic_path(path, overwrite=True) as temporary:
-        save_file(tensors, temporary, metadata={"tree": json.dumps(skeleton)})
+    with atomic_path(path, overwrite=True, error=TrainError) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"tree": json.dumps(skeleton)})
+        except SafetensorError as error:  # what it makes of the system's errors
+            raise TrainError(f"{path}: cannot be written ({error}); free some disk space and run again") from None
 
 
 def load(path: Path) -> dict[str, Any]:

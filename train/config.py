@@ -19,6 +19,17 @@ import yaml
 from codec.config import ModelConfig, from_dict
 from codec.errors import ConfigError
 from codec.quantize.learn import LearnConfig
+from codec.train.limits import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_ONE,
+    MANY,
+    SHARE,
+    check_levels,
+    check_numbers,
+    check_parts,
+    check_rising,
+)
 
 Number = TypeVar("Number", int, float)
 MINIMAL: dict[str, Any] = {
@@ -44,6 +55,14 @@ class DataConfig:
     held_out: float = 0.02  # share of the files that only measure, chosen by the hash of their name
     cache: str = ""  # folder of the decoded int16 cache; the run's folder when empty
 
+    def __post_init__(self) -> None:
+        """Check values."""
+        decibels = (-200.0, 200.0)
+        limits = {"crop": (0.0, 3600.0), "gain_db": decibels, "noise_snr_db": decibels}
+        check_numbers("data", self, limits | {"noise_share": SHARE, "held_out": SHARE})
+        check_rising("data.gain_db", self.gain_db)
+        check_rising("data.noise_snr_db", self.noise_snr_db)
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -52,6 +71,7 @@ class LossConfig:
     mel: float = 10.0
     complex: float = 8.0
     loudness: float = 0.0
+    disturbance: float = 0.0
     phase: float = 0.0
     waveform: float = 0.0
     power: float = 0.0  # of real and imaginary parts to the power 0.3, as ESC has it
@@ -60,6 +80,16 @@ class LossConfig:
     adversarial: float = 1.0  # from adversary.start_step on
     feature_matching: float = 2.0
     balance: bool = False  # weigh by gradient norm (EnCodec's balancer) instead of by value
+
+    def __post_init__(self) -> None:
+        """Check weights."""
+        check_numbers("loss", self, {name: AT_LEAST_0 for name in self.__annotations__ if name != "balance"})
+
+    def heard(self, *, adversary: bool) -> bool:
+        """Whether a term looks at the sound or at the latent; those of the `adversary` count where it is there."""
+        late = ("adversarial", "feature_matching")
+        names = [name for name in self.__annotations__ if name not in ("commitment", "balance")]
+        return any(getattr(self, name) for name in names if adversary or name not in late)
 
 
 @dataclass(frozen=True)
@@ -86,6 +116,7 @@ class MelsConfig:
         for name in ("hops", "n_ffts", "n_mels", "log", "linear", "square"):
             if self.windows and len(getattr(self, name)) not in (1, len(self.windows)):
                 raise ConfigError(f"mels.{name}: expected 1 or {len(self.windows)} values, as many as mels.windows")
+        check_numbers("mels", self, {"windows": (4, 65536), "n_mels": (1, 4096), "floor": (1e-12, 1)})
         if self.scale not in ("slaney", "htk"):
             raise ConfigError(f"mels.scale: expected slaney or htk, found {self.scale!r}")
         for i, window in enumerate(self.windows):
@@ -116,6 +147,14 @@ class OptimConfig:
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the machine has units for it
     compile: str = "auto"  # always, never, or auto: on a GPU (on and off are booleans to YAML)
     freeze: tuple[str, ...] = ()  # parts that do not learn: encoder, bottleneck, decoder
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        shares = {"decay_share": SHARE, "final_rate": SHARE, "betas": BELOW_ONE, "ema": BELOW_ONE}
+        check_numbers("optim", self, shares | {"weight_decay": AT_LEAST_0, "clip": (1e-9, MANY)})
+        check_numbers("optim", self, {"warmup": AT_LEAST_0, "max_skips": AT_LEAST_0})
+        check_levels(self.levels)
+        check_parts("optim.freeze", self.freeze)
 
 
 @dataclass(frozen=True)
@@ -156,6 +195,9 @@ class AdversaryConfig:
         edges = self.edges
         if len(edges) < 2 or edges[0] < 0 or edges[-1] > 1 or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ConfigError(f"adversary.edges: expected rising shares from 0 to 1, found {list(edges)}")
+        check_numbers("adversary", self, {"windows": (4, 65536), "periods": (1, 65536), "betas": BELOW_ONE})
+        check_numbers("adversary", self, {"rate": (0, 100), "peak": SHARE, "warmup": AT_LEAST_0})
+        check_numbers("adversary", self, {"start_step": (-1, MANY)})
         if self.every < 1 or self.channels < 1:
             raise ConfigError("adversary.every, adversary.channels: at least 1")
         if self.crop < 0:
@@ -171,9 +213,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Check parts."""
-        wrong = sorted(set(self.parts) - {"encoder", "bottleneck", "decoder"})
-        if wrong:
-            raise ConfigError(f"distill.parts: unknown {wrong[0]!r}; known are encoder, bottleneck, decoder")
+        check_parts("distill.parts", self.parts)
 
 
 @dataclass(frozen=True)
@@ -220,6 +260,11 @@ class RunConfig:
     device: str = "auto"  # cpu, cuda, mps or auto
     threads: int = 0  # of a CPU run; 0 leaves the machine's choice
 
+    def __post_init__(self) -> None:
+        """Check values."""
+        check_numbers("run", self, dict.fromkeys(("log_every", "measure_every", "keep"), AT_LEAST_1))
+        check_numbers("run", self, {"seed": AT_LEAST_0, "save_seconds": AT_LEAST_0, "threads": (0, 1024)})
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -240,6 +285,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
+        if self.model.segments is not None:
+            raise ConfigError("model.segments: such a model is converted, not trained: crops are mono and whole here")
         if self.optim.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"optim.precision: expected auto, float32 or bfloat16, found {self.optim.precision!r}")
         if self.optim.compile not in ("auto", "always", "never"):
@@ -250,6 +297,10 @@ class Recipe:
             raise ConfigError(f"data.crop: {self.data.crop} s is shorter than two frames")
         if not 0 < self.optim.rate < 100:
             raise ConfigError(f"optim.rate: must be above 0, found {self.optim.rate}")
+        if self.data.noise_share and not self.data.noise:
+            raise ConfigError("data.noise_share: needs data.noise, a folder or files of noise")
+        if not self.loss.heard(adversary=self.adversary.start_step == 0) and not self.heads.wanted:
+            raise ConfigError("loss: no weight for what is heard; give one, for example loss.mel=10")
         if self.optim.steps < 1 or self.data.batch < 1:
             raise ConfigError(f"optim.steps, data.batch: at least 1, found {self.optim.steps}, {self.data.batch}")
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec.errors import TrainError
+from codec.engine.torch_engine import find_device
+from codec.errors import ModelError, TrainError
 from codec.train.launch import ALONE, Ranks
 
 
@@ -87,21 +88,18 @@ def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if (name.startswith("cuda") and not torch.cuda.is_available()) or (
-        name == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise TrainError(f"run.device={name}: this machine has none; use run.device=cpu")
     if ranks.count > 1 and name not in ("cpu", "cuda"):
         raise TrainError(f"run.device={name}: several processes cannot share it; use run.device=cuda, cpu or auto")
-    if ranks.count > 1 and name == "cuda":
-        there = torch.cuda.device_count()
-        if ranks.local >= there:
-            raise TrainError(f"run.device=cuda: no GPU for local rank {ranks.local}; start {there} processes a machine")
-        return torch.device("cuda", ranks.local)
     try:
-        return torch.device(name)
-    except RuntimeError:
-        raise TrainError(f"run.device={name}: no such kind; use cpu, cuda, mps or auto") from None
+        device = find_device(name)
+    except ModelError as error:
+        raise TrainError(f"run.{error}") from None
+    if ranks.count == 1 or name == "cpu":
+        return device
+    there = torch.cuda.device_count()
+    if ranks.local >= there:
+        raise TrainError(f"run.device=cuda: no GPU for local rank {ranks.local}; start {there} processes a machine")
+    return torch.device("cuda", ranks.local)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from codec.cost import count_gmacs, pass_through
 from codec.network import Network
-from codec.train import losses
 from codec.train.config import Recipe
 from codec.train.discriminators import Discriminators
+from codec.train.spectrum import stft
 
 # Bytes per learned number in a float32 run: itself, its gradient, two moments of AdamW; and the generator's average.
 LEARNED, AVERAGED = 16, 4
@@ -68,7 +68,7 @@ def dry_run(recipe: Recipe) -> Cost:
     opposed = 0
     if recipe.adversary.start_step >= 0:
         for window in recipe.adversary.windows:  # made once for the whole process: these must have numbers
-            losses.stft(torch.zeros(1, window), window)
+            stft(torch.zeros(1, window), window)
         with FakeTensorMode(allow_non_fake_inputs=True):
             adversary = Discriminators(recipe.adversary)
             opposed = sum(p.numel() for p in adversary.parameters())

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from codec.train import mels
 from codec.train.config import MelsConfig
+from codec.train.disturbance import N_FFT, disturbance
+from codec.train.spectrum import Spectrum, stft
 
 MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples; hop is a quarter of each
 COMPLEX_WINDOWS = (256, 512, 1024)
@@ -26,15 +28,6 @@ LOUDNESS_WINDOWS = (512, 1024)  # 32 and 64 ms at 16 kHz, about what the ear sum
 # as silence: unweighted, the loss holds the output duller than its input (docs/design.md, the race).
 COMPLEX_CORNER = 1500.0
 FLOOR = 1e-4  # magnitude below which nothing is heard: -80 dB, white noise of deviation s has bins of magnitude s
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """One STFT as planes of floats, (B, bins, frames) each; reductions over complex pairs would take half of a step."""
-
-    real: Tensor
-    imag: Tensor
-    magnitude: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,14 +43,6 @@ def spectra(audio: Tensor) -> Spectra:
     return Spectra(audio, {n_fft: stft(audio, n_fft) for n_fft in MEL_WINDOWS})
 
 
-def stft(audio: Tensor, n_fft: int) -> Spectrum:
-    """Hann STFT with 75 % overlap, scaled by the window's energy; only whole windows."""
-    frames = audio.unfold(-1, n_fft, n_fft // 4) * _window(n_fft, audio.device)  # (B, frames, n_fft)
-    spec = torch.fft.rfft(frames).transpose(1, 2)
-    magnitude = (spec.real.square() + spec.imag.square() + 1e-12).sqrt()
-    return Spectrum(spec.real, spec.imag, magnitude)
-
-
 def mel(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     """Mean over windows of the L1 distance of log10 mel magnitudes.
 
@@ -66,7 +51,7 @@ def mel(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     total = target.audio.new_zeros(())
     for n_fft in MEL_WINDOWS:
         bank = mel_bank(n_fft, sample_rate, target.audio.device)
-        a, b = ((bank @ s.specs[n_fft].magnitude).clamp(min=FLOOR).log10() for s in (target, made))
+        a, b = (_bands(s.specs[n_fft], bank).clamp(min=FLOOR).log10() for s in (target, made))
         total = total + (a - b).abs().mean()
     return total / len(MEL_WINDOWS)
 
@@ -80,7 +65,7 @@ def loudness(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     total = target.audio.new_zeros(())
     for n_fft in LOUDNESS_WINDOWS:
         bank = mel_bank(n_fft, sample_rate, target.audio.device)
-        a, b = ((bank @ s.specs[n_fft].magnitude + FLOOR).sqrt() for s in (target, made))
+        a, b = ((_bands(s.specs[n_fft], bank) + FLOOR).sqrt() for s in (target, made))
         total = total + (a - b).abs().mean() / a.mean()
     return total / len(LOUDNESS_WINDOWS)
 
@@ -95,11 +80,12 @@ def complex_stft(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     total = target.audio.new_zeros(())
     for n_fft in COMPLEX_WINDOWS:
         a, b = target.specs[n_fft], made.specs[n_fft]
-        weight = _fade(n_fft, sample_rate, target.audio.device)
-        gain_a, gain_b = ((x.magnitude + FLOOR) ** (-0.7) for x in (a, b))
-        error = (a.real * gain_a - b.real * gain_b).square() + (a.imag * gain_a - b.imag * gain_b).square()
-        energy = (weight * (a.magnitude * gain_a).square()).sum()
-        total = total + (weight * error).sum() / energy.clamp(min=1e-6)
+        root = _fade(n_fft, sample_rate, target.audio.device).sqrt()
+        # Not pow, whose gradient computes it once more.
+        gain_a, gain_b = (((x.magnitude + FLOOR).log() * -0.7).exp() * root for x in (a, b))
+        error = F.mse_loss(b.real * gain_b, a.real * gain_a, reduction="sum")
+        error = error + F.mse_loss(b.imag * gain_b, a.imag * gain_a, reduction="sum")
+        total = total + error / (a.magnitude * gain_a).square().sum().clamp(min=1e-6)
     return total / len(COMPLEX_WINDOWS)
 
 
@@ -149,8 +135,11 @@ LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
     "phase": lambda target, made, _: phase(target, made),
     "waveform": lambda target, made, _: waveform(target.audio, made.audio),
     "power": lambda target, made, _: power(target.audio, made.audio),
+    "disturbance": lambda target, made, rate: disturbance(
+        target.specs[N_FFT].magnitude, made.specs[N_FFT].magnitude, rate
+    ),
 }
-SPECTRAL = ("mel", "complex", "loudness", "phase")  # those that look at the shared spectra
+SPECTRAL = ("mel", "complex", "loudness", "phase", "disturbance")  # those that look at the shared spectra
 
 
 def terms(
@@ -205,10 +194,9 @@ def _fade(n_fft: int, sample_rate: int, device: torch.device) -> Tensor:
     return (1 / (1 + (freqs / COMPLEX_CORNER) ** 2))[:, None]
 
 
-@functools.cache
-def _window(n_fft: int, device: torch.device) -> Tensor:
-    window = torch.hann_window(n_fft, dtype=torch.float64)
-    return (window / window.square().sum().sqrt()).float().to(device)
+def _bands(spec: Spectrum, bank: Tensor) -> Tensor:
+    """Magnitudes (B, frames, n_mels) in the bands of a bank (n_mels, bins)."""
+    return F.linear(spec.magnitude.transpose(1, 2), bank)
 
 
 def _anti_wrap(x: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from codec.api import Model, load
 from codec.audio import AudioReader
 from codec.codesfile.prior import ACTIVATION_BITS, FILE_NAME, FORMAT, SLOW_BITS, SLOW_SHIFT
 from codec.containers import AUDIO_SUFFIXES
+from codec.ending import one_line
 from codec.errors import TrainError
 from codec.files import atomic_path
 from codec.hub import find_model
@@ -264,17 +267,35 @@ def _with_weights(network: Network, path: Path) -> Network:
 
 def _cached_codes(model: str, weights_hash: str, data: Path, cache: Path | None) -> list[Codes]:
     if cache is not None and cache.is_file():
-        with np.load(cache, allow_pickle=False) as file:
-            if str(file["weights_hash"]) == weights_hash:
-                ends = np.cumsum(file["lengths"])[:-1]
-                return [part.astype(np.int64) for part in np.split(file["codes"], ends, axis=1)]
+        made_by, codes = read_cache(cache)
+        if made_by == weights_hash:
+            return codes
     codes = collect_codes(load(model), data, say=True)
     if cache is not None:
-        joined = np.concatenate(codes, axis=1).astype(np.int32)
-        lengths = [item.shape[1] for item in codes]
-        np.savez(cache, codes=joined, lengths=lengths, weights_hash=weights_hash)
+        write_cache(cache, weights_hash, codes)
     return codes
 
 
+def write_cache(path: Path, weights_hash: str, codes: Sequence[Codes]) -> None:
+    """Keep the codes (Q, F) of each file and the hash of the weights that made them: `.npz`, whole or not at all."""
+    lengths = [item.shape[1] for item in codes]
+    with atomic_path(path, overwrite=True, error=TrainError) as temporary, temporary.open("wb") as file:
+        np.savez(file, codes=np.concatenate(codes, axis=1).astype(np.int32), lengths=lengths, weights_hash=weights_hash)
+
+
+def read_cache(path: Path) -> tuple[str, list[Codes]]:
+    """Hash of the weights that made the codes, and the codes (Q, F) of each file. Raises: TrainError where damaged."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            made_by, lengths, joined = str(file["weights_hash"]), file["lengths"], file["codes"]
+        if joined.ndim != 2 or lengths.ndim != 1 or lengths.sum() != joined.shape[1] or lengths.min() < 0:
+            raise ValueError("codes and lengths do not fit")
+        return made_by, [part.astype(np.int64) for part in np.split(joined, np.cumsum(lengths)[:-1], axis=1)]
+    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else "cut short"
+        raise TrainError(f"{path}: not codes that --cache kept ({reason}); delete it to make them again") from None
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    with one_line():
+        typer.run(main)

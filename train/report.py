@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -19,7 +20,10 @@ class Report:
     def __init__(self, folder: Path | None, step: int) -> None:
         path = Path(os.devnull) if folder is None else folder / "log.txt"
         self.file = path.open("a", buffering=1)
+        self._hook = threading.excepthook
         self.board = None if folder is None else _open_board(folder / "tensorboard", step)
+        if self.board is not None:
+            threading.excepthook = self._thread_ended
 
     def write(self, line: str) -> None:
         """One line with the time before it."""
@@ -64,10 +68,18 @@ class Report:
             self.board.add_audio(name, samples, step, sample_rate)
 
     def close(self) -> None:
-        """Flush and close."""
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
+        """Flush and close. Raises: OSError where the disk is full, also one that TensorBoard's thread met."""
+        try:
+            self.file.close()
+            if self.board is not None:
+                self.board.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _thread_ended(self, args: threading.ExceptHookArgs) -> None:
+        """Say nothing of a full disk: TensorBoard raises its thread's error again at the next value, in ours."""
+        if not (issubclass(args.exc_type, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            self._hook(args)
 
     def _scalars(self, group: str, values: dict[str, float], trainer: Trainer) -> None:
         if self.board is not None:

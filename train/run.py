@@ -16,7 +16,7 @@ from torch import Tensor
 
 from codec.config import to_dict
 from codec.engine.torch_engine import load_network
-from codec.errors import TrainError
+from codec.errors import ConfigError, TrainError
 from codec.files import atomic_path, hold_folder
 from codec.hub import find_model
 from codec.modelfolder import read_model
@@ -70,6 +70,7 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
 def _run(trainer: Trainer, folder: Path, ranks: Ranks, say: Say, stop_after: int | None) -> None:
     recipe = trainer.recipe
     same_on_ranks(torch.zeros(1, device=trainer.device))  # the first one has opened the folder
+    _check_levels(trainer)
     _resume(trainer, folder, say)
     _check_step(trainer, folder)
     if trainer.step >= recipe.optim.steps:
@@ -216,6 +217,15 @@ def shipped_weights(folder: Path) -> tuple[Mapping[str, Tensor], str]:
         return best["weights"], f"the best measured, step {best['step']}"
     state = checkpoint.load(latest)
     return state["average"]["weights"], f"the newest, step {state['step']}"
+
+
+def _check_levels(trainer: Trainer) -> None:
+    """Refuse numbers of codebooks that cannot be decoded. Raises: ConfigError."""
+    prefixes = trainer.network.bottleneck.prefixes
+    wrong = [count for count in trainer.recipe.optim.levels if int(count) not in prefixes]
+    if wrong:
+        known = ", ".join(map(str, prefixes))
+        raise ConfigError(f"optim.levels: this network codes with {known} codebooks, not with {wrong[0]}")
 
 
 def _levels(recipe: Recipe) -> dict[int, float]:

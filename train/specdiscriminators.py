@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from codec.train.losses import stft
+from codec.train.spectrum import stft
 from codec.train.wavediscriminators import Scored, conv2d, run_layers
 
 

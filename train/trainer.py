@@ -79,6 +79,8 @@ class Trainer:
             self.network = Network(recipe.model).to(device)
         for part in recipe.optim.freeze:
             getattr(self.network, part).requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise ConfigError("optim.freeze: leaves nothing that learns by gradient; name fewer parts")
         self._encoder = compile_part(self.network.encoder, recipe.optim.compile, device)
         self._decoder = compile_part(self.network.decoder, recipe.optim.compile, device)
         self.learner = Learner(self.network.bottleneck, recipe.learn)

@@ -25,8 +25,7 @@ from codec.cli import (
     verify,
 )
 from codec.cli import evaluate as eval_command
-from codec.errors import CodecError
-from codec.files import describe_os_error
+from codec.ending import one_line, stop
 
 # Click's base of all usage errors; newer versions of typer bring their own copy of click, so it has no steady address.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
@@ -83,34 +82,20 @@ def main() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)
-    try:
-        code = app(prog_name="codec", standalone_mode=False)
-    except CodecError as error:
-        _stop(str(error), 1)
-    except USAGE_ERROR as error:
-        _stop_usage(cast(typer.BadParameter, error))
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does. Python would complain once more at exit.
-        sys.stdout = None
-        sys.exit(1)
-    except OSError as error:
-        _stop(f"{error.filename or 'system'}: {describe_os_error(error)}", 1)
-    if code == 130:  # what typer makes of Ctrl-C
-        _stop("interrupted; nothing is half written", 130)
+    with one_line():
+        try:
+            code = app(prog_name="codec", standalone_mode=False)
+        except USAGE_ERROR as error:
+            _stop_usage(cast(typer.BadParameter, error))
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     sys.exit(code or 0)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     """End as after an error, so that files that are half written are removed."""
     signal.signal(number, signal.SIG_IGN)
-    _stop(f"ended by {signal.Signals(number).name}; nothing is half written", 128 + number)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    print(f"codec: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)
+    stop(f"ended by {signal.Signals(number).name}; nothing is half written", 128 + number)
 
 
 def _stop_usage(error: typer.BadParameter) -> NoReturn:
@@ -119,4 +104,4 @@ def _stop_usage(error: typer.BadParameter) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     command = error.ctx.command_path if error.ctx is not None else "codec"
-    _stop(f"{' '.join(error.format_message().split())} (see {command} --help)", error.exit_code)
+    stop(f"{' '.join(error.format_message().split())} (see {command} --help)", error.exit_code)

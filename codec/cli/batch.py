@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import typer
 
@@ -36,11 +37,27 @@ class Job:
 
     def open_source(self) -> Path | BinaryIO:
         """The path, or stdin."""
-        return sys.stdin.buffer if self.source is None else self.source
+        return _open("stdin", sys.stdin) if self.source is None else self.source
 
     def open_target(self) -> Path | BinaryIO:
         """The path, or stdout."""
-        return sys.stdout.buffer if self.target is None else self.target
+        return _open("stdout", sys.stdout) if self.target is None else self.target
+
+
+def _open(name: str, stream: TextIO | None) -> BinaryIO:
+    """The bytes of a standard stream, which a service may have been started without."""
+    if stream is None:
+        raise CodecError(f"<{name}>: is closed; give a file instead of {PIPE}")
+    return stream.buffer
+
+
+def speed_text(speed: float) -> str:
+    """A speed for a message: with a decimal where a whole number would say too little, or 0.
+
+    >>> speed_text(92.3), speed_text(0.42)
+    ('92 times faster than real time', '0.4 times real time')
+    """
+    return f"{speed:.0f} times faster than real time" if speed >= 10 else f"{speed:.1f} times real time"
 
 
 def split(paths: Sequence[str]) -> tuple[list[str], str | None]:
@@ -59,7 +76,8 @@ def plan(sources: Sequence[str], target: str | None, *, suffixes: Sequence[str],
         sources: files, folders (searched for `suffixes`), glob patterns, or `-`.
         target: a file, a folder, `-`, or None for beside the source.
         suffixes: of files that a folder is searched for; a target is not called so.
-        new_suffix: of the targets.
+        new_suffix: of the targets. Sources that differ in nothing but their suffix keep it: a.flac and a.wav become
+            a.flac.codes and a.wav.codes.
 
     Raises:
         typer.BadParameter: two sources for one target, a source that would be its own target, a target that is named as
@@ -73,6 +91,7 @@ def plan(sources: Sequence[str], target: str | None, *, suffixes: Sequence[str],
     many = len(found) > 1 or any(_is_many(source) for source in sources)
     to_folder = target is not None and target != PIPE and (many or target.endswith("/") or Path(target).is_dir())
     jobs = [Job(path, _target(path, base, target, new_suffix, to_folder), to_folder) for path, base in found]
+    jobs = _kept_apart(jobs, new_suffix) if to_folder or target is None else jobs
     _check_targets(jobs)
     _check_target(target, len(found) if many else 0, suffixes, new_suffix)
     return jobs
@@ -92,6 +111,17 @@ def _check_target(target: str | None, n_many: int, suffixes: Sequence[str], new_
         raise typer.BadParameter(f"{target}: {n_many} files need a folder as target; name it last")
     if suffix in suffixes:
         raise typer.BadParameter(f"{target}: is named like a source; name a {new_suffix} file or a folder as target")
+
+
+def _kept_apart(jobs: Sequence[Job], suffix: str) -> list[Job]:
+    """The jobs, those whose targets would be one file with the source's whole name before the suffix."""
+    named = Counter(job.target for job in jobs)
+    return [
+        replace(job, target=job.target.with_name(job.source.name + suffix))
+        if job.source and job.target and named[job.target] > 1
+        else job
+        for job in jobs
+    ]
 
 
 def _check_targets(jobs: Sequence[Job]) -> None:

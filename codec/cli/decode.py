@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs, split
+from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs, speed_text, split
 from codec.cli.options import DeviceOption, EngineChoice, EngineOption, OverwriteOption, QuietOption
 
 
@@ -52,7 +52,7 @@ def decode(
             typer.echo(f"warning: {warning}", err=True)
         speed = done.duration / max(done.elapsed, 1e-9)
         target = "<stdout>" if job.target is None else job.target
-        line = f"{job.name} -> {target}: {done.duration:.2f} s, {speed:.0f} times faster than real time"
+        line = f"{job.name} -> {target}: {done.duration:.2f} s, {speed_text(speed)}"
         return Outcome(line, partial=bool(done.warnings))
 
     raise typer.Exit(run_jobs(jobs, work, seconds_of=lambda job: 0.0, quiet=quiet))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs, split
+from codec.cli.batch import Job, Outcome, Progress, plan, run_jobs, speed_text, split
 from codec.cli.options import (
     ChannelsChoice,
     DeviceOption,
@@ -39,8 +39,9 @@ def encode(
     ] = False,
     codebooks: Annotated[int | None, typer.Option(help="Codebooks to use, instead of a bitrate.")] = None,
     channels: Annotated[
-        ChannelsChoice, typer.Option(help="mix: to mono. keep: each channel side by side.")
-    ] = ChannelsChoice.MIX,
+        ChannelsChoice | None,
+        typer.Option(help="mix: to mono. keep: side by side. Without: mix, but keep for a model of stereo."),
+    ] = None,
     mode: Annotated[
         ModeChoice, typer.Option(help="block: throughput. frame: as a live stream would.")
     ] = ModeChoice.BLOCK,
@@ -55,9 +56,10 @@ def encode(
     """Encode speech to .codes files."""
     bits_per_second = parse_bitrate(bitrate)
     jobs = plan(*split(paths), suffixes=AUDIO_SUFFIXES, new_suffix=".codes")
-    from codec.api import choose_rate, load  # numpy and the audio libraries: not for --help
+    from codec.api import load  # numpy and the audio libraries: not for --help
     from codec.codesfile.prior import read_prior
     from codec.hub import find_model
+    from codec.rate import choose_rate
     from codec.transcode import EncodeOptions, encode_file
 
     loaded = load(model, engine=engine.value, device=device)
@@ -71,7 +73,7 @@ def encode(
         bitrate=bits_per_second,
         variable=variable,
         mode=mode.value,
-        channels=channels.value,
+        channels=None if channels is None else channels.value,
         overwrite=overwrite,
         prior=prior,
     )
@@ -83,7 +85,7 @@ def encode(
         target = "<stdout>" if job.target is None else job.target
         return Outcome(
             f"{job.name} -> {target}: {done.duration:.2f} s, {done.bitrate / 1000:.4g} kbit/s{size}, "
-            f"{speed:.0f} times faster than real time"
+            f"{speed_text(speed)}"
         )
 
     raise typer.Exit(run_jobs(jobs, work, seconds_of=_seconds, quiet=quiet))

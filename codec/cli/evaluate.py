@@ -55,8 +55,9 @@ def evaluate(
     counts = parse_codebooks(codebooks)
     files = find_files(data)
     judges = choose_metrics(metrics)
-    from codec.api import choose_codebooks, load
+    from codec.api import load
     from codec.quality import evaluate as evaluation  # numpy and the metrics: not for --help
+    from codec.rate import choose_codebooks
 
     if limit is not None:
         names = list(files)

@@ -54,10 +54,12 @@ def extra_of(folder: ModelFolder) -> str | None:
 def describe(name: str, folder: ModelFolder) -> str:
     """One line of a model that is here."""
     info, extra = folder.info, extra_of(folder)
-    rates = ", ".join(f"{info.bitrate_of(count) / 1000:g}" for count in info.prefixes)
+    rates = ", ".join(f"{info.bitrate_of(count) / 1000:.4g}" for count in info.prefixes)
+    loudness = f", the first {info.loudness_codebooks} its loudness" if info.loudness_codebooks else ""
+    stereo = " stereo" if info.audio_channels > 1 else ""
     return (
-        f"{name}: {info.sample_rate} Hz, {info.frame_rate:g} frames/s, up to {info.codebooks} codebooks of "
-        f"{info.codebook_size}, {rates} kbit/s, latency {info.latency * 1000:g} ms, "
+        f"{name}: {info.sample_rate} Hz{stereo}, {info.frame_rate:.4g} frames/s, up to {info.codebooks} codebooks of "
+        f"{info.codebook_size}{loudness}, {rates} kbit/s, latency {info.latency * 1000:g} ms, "
         f"{sum(info.parameters.values()) / 1e6:.1f} M parameters, {info.licence or 'licence not stated'}, "
         f"weights {info.weights_hash[:12]}{f', needs neural-codec[{extra}]' if extra else ''}"
     )

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from codec.cli.options import DeviceOption, ModeChoice, ModelOption, QuietOption, parse_bitrate
+from codec.errors import CorpusError
 from codec.hub import DEFAULT
 
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
@@ -77,6 +78,9 @@ def tokenize(
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one on this machine if left out.")] = None,
     device: DeviceOption = "cpu",
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Write the plan, and end.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 where an utterance failed; all others are made.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Tokenize a corpus. Run it again on the same folder and it goes on where it stopped."""
@@ -105,6 +109,8 @@ def tokenize(
         if summary.agreement is not None:
             parts.append(f"batches of {batch}: {summary.agreement:.3%} of compared codes are those of rows run alone")
         typer.echo(f"{out}: {', '.join(parts)}{meter.final()}", err=True)
+    if strict and summary.n_failures:
+        raise CorpusError(f"{out}: {summary.n_failures} failed; failures.jsonl there has the reasons")
 
 
 class Meter:

@@ -84,7 +84,7 @@ def check_runs(folder: ModelFolder) -> str:
     audio = shaped_noise(folder.info.sample_rate, SECONDS)
     codes = model.encode(audio)
     audio_hat = model.decode(codes)
-    if audio_hat.shape != audio.shape or not np.isfinite(audio_hat).all():
+    if audio_hat.shape[-1:] != audio.shape or not np.isfinite(audio_hat).all():
         raise ModelError(f"{folder.path}: the converted model gives no audio; the checkpoint is damaged")
     return f"forward: {SECONDS:g} s of noise to {codes.data.shape[1]} frames of {codes.codebooks} codes and back"
 

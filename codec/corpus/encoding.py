@@ -106,8 +106,8 @@ def encode_rows(model: Model, rows: Sequence[Audio], n_codebooks: int, *, step: 
     if info.ragged and len({len(row) for row in rows}) > 1:
         return [encode_rows(model, [row], n_codebooks, step=step)[0] for row in rows]
     counts = [info.frames(len(row)) for row in rows]
-    n_frames = block * -(-max(counts) // block)
-    at_once = min(n_frames, block * max(1, round(step * info.frame_rate) // block))
+    n_frames = max(counts)
+    at_once = block * max(1, round(step * info.frame_rate) // block)
     state, parts = model.engine.init_encoder(len(rows)), []
     for first in range(0, n_frames, at_once):
         begin, end = first * info.hop_length, min(n_frames, first + at_once) * info.hop_length

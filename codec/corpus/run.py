@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codec.api import choose_codebooks, load
+from codec.api import load
 from codec.corpus.archives import import_parquet
 from codec.corpus.encoding import check_batches
 from codec.corpus.plan import Plan, Settings, open_plan, remove_leftovers, write_json
@@ -28,8 +28,9 @@ from codec.corpus.rows import PARALLEL, RunFacts, choose_layout
 from codec.corpus.shard import Done, Job, Work, done_path, read_done
 from codec.corpus.sinks import describe
 from codec.errors import CorpusError
-from codec.files import atomic_path, hold_folder
+from codec.files import atomic_path, hold_folder, is_held
 from codec.hub import DEFAULT, find_model
+from codec.rate import choose_codebooks
 
 INDEX, FAILURES = "index.json", "failures.jsonl"
 FORMAT, KIND = 1, "codec tokens"
@@ -140,6 +141,7 @@ def tokenize(
         options.batch,
     )  # fmt: skip
     with hold_folder(folder, f".lock-{options.part[0]}-{options.part[1]}", error=CorpusError):
+        _check_alone(folder, options.part[1])
         if options.part[1] == 1 and options.engine != "ray":
             remove_leftovers(folder)
         plan = open_plan(folder, settings, say)
@@ -151,6 +153,17 @@ def tokenize(
         if options.batch > 1:
             say(f"batches of {options.batch}: for speed; a few codes may differ from those of rows run alone")
         return _make(plan, job, options, say, begin, progress)
+
+
+def _check_alone(folder: Path, count: int) -> None:
+    """Refuse runs side by side that cut the shards in another way: they would make some of them twice."""
+    for lock in folder.glob(".lock-*-*"):
+        other = lock.name.removeprefix(".lock-").replace("-", "/")
+        if not other.endswith(f"/{count}") and is_held(lock):
+            raise CorpusError(
+                f"{folder}: another run is at work on shard {other} of it; give all the same number behind the slash, "
+                "or wait for its end"
+            )
 
 
 def _make(

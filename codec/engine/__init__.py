@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.arguments import shown
 from codec.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ class Engine(Protocol):
         """The decoder's state before the first frame."""
 
     def encode_step(self, audio: Audio, state: State, n_codebooks: int) -> tuple[Codes, State]:
-        """Audio (B, 1, n * hop_length) float32 to codes (B, n_codebooks, n) int64, and the next state.
+        """Audio (B, C, n * hop_length) float32 to codes (B, n_codebooks, n) int64, and the next state.
 
-        Where `ModelInfo.ragged`, the last step may have fewer samples, which give n codes too.
+        C is `ModelInfo.audio_channels`. Where `ModelInfo.ragged`, the last step may have fewer samples, which give n
+        codes too.
         """
 
     def decode_step(self, codes: Codes, state: State) -> tuple[Audio, State]:
-        """Codes (B, Q, n) int64 to audio (B, 1, n * hop_length) float32, and the next state.
+        """Codes (B, Q, n) int64 to audio (B, C, n * hop_length) float32, and the next state.
 
         A frame's last codes may be -1, not sent. Raises: CodesError, ModelError where it decodes no such frames.
         """
@@ -58,10 +60,20 @@ def open_engine(folder: ModelFolder, *, engine: str = "auto", device: str = "cpu
         ModelError: an unknown engine or device, or weights that do not fit.
         MissingExtraError: the engine's package is not installed.
     """
-    if engine not in ("auto", *ENGINES, TRANSFORMERS):
-        raise ModelError(f"engine {engine!r}: unknown; use auto or {', '.join(ENGINES)}")
+    if not isinstance(engine, str) or engine not in ("auto", *ENGINES, TRANSFORMERS):
+        raise ModelError(f"engine {shown(engine)}: unknown; use auto or {', '.join(ENGINES)}")
+    if not isinstance(device, str):
+        raise ModelError(f"device {shown(device)}: unknown; use cpu, cuda or mps")
     if is_wrapped(folder) or engine == TRANSFORMERS:
         return _open_transformers(folder, engine, device)
+    if folder.info.segments is None:
+        return _open_own(folder, engine, device)
+    from codec.engine.segments import in_segments  # most models do not need it
+
+    return in_segments(_open_own(folder, engine, device), folder.info)
+
+
+def _open_own(folder: ModelFolder, engine: str, device: str) -> Engine:
     if engine == "auto":
         engine = "onnx" if device == "cpu" and folder.has_graphs else "torch"
     if engine.startswith("onnx"):

@@ -72,7 +72,7 @@ def load_network(folder: ModelFolder) -> Network:
     made = network.info(folder.info.name, folder.info.licence)
     windows = () if made.causal else ("context", "encoder_context")  # folders of causal models may lack the latter
     ahead = ("causal", "encoder_lookahead", "decoder_lookahead", *windows)
-    ahead = (*ahead, "encoder_start", "decoder_start", "condition", "ragged")
+    ahead = (*ahead, "encoder_start", "decoder_start", "condition", "ragged", "audio_channels", "segments")
     for name in ("sample_rate", "hop_length", "delay", "codebook_sizes", "divisors", "prefixes", *ahead):
         if getattr(made, name) != getattr(folder.info, name):
             said = f"{getattr(folder.info, name)}, its network has {getattr(made, name)}"
@@ -91,16 +91,18 @@ def load_network(folder: ModelFolder) -> Network:
 
 def find_device(name: str) -> torch.device:
     """`cpu`, `cuda`, `cuda:1` or `mps`, checked. Raises: ModelError: unknown, or not on this machine."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = name.partition(":")[0]
-    if kind not in there:
-        raise ModelError(f"device {name!r}: unknown; use cpu, cuda or mps")
-    if not there[kind]:
-        raise ModelError(f"device {name!r}: this machine has none; use device='cpu'")
+    cuda, mps = torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.backends.mps.is_available()
+    there = {"cpu": 1, "cuda": cuda, "mps": int(mps)}
     try:
-        return torch.device(name)
-    except RuntimeError:
+        device = torch.device(name)
+        count = there[device.type]
+    except (KeyError, RuntimeError):
         raise ModelError(f"device {name!r}: unknown; use cpu, cuda or mps") from None
+    if not count:
+        raise ModelError(f"device {name!r}: this machine has none; use cpu")
+    if (device.index or 0) >= count:
+        raise ModelError(f"device {name!r}: the last one of this machine is {device.type}:{count - 1}; use one of them")
+    return device
 
 
 def _to_numpy(tensors: tuple[Tensor, ...]) -> State:

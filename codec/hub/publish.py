@@ -83,11 +83,13 @@ def with_front_matter(text: str, info: ModelInfo) -> str:
 
 def facts(info: ModelInfo) -> str:
     """A card's text for a model that has none: what model.json says, and no more."""
-    rates = ", ".join(f"{info.bitrate_of(count) / 1000:g}" for count in info.prefixes)
+    rates = ", ".join(f"{info.bitrate_of(count) / 1000:.4g}" for count in info.prefixes)
+    loudness = f", the first {info.loudness_codebooks} its loudness" if info.loudness_codebooks else ""
+    stereo = " stereo" if info.audio_channels > 1 else ""
     return (
-        f"A neural audio codec: {info.sample_rate} Hz, {info.frame_rate:g} frames a second, up to {info.codebooks} "
-        f"codebooks of {info.codebook_size} entries, {rates} kbit/s, latency {info.latency * 1000:g} ms, "
-        f"{sum(info.parameters.values()) / 1e6:.1f} M parameters.\n"
+        f"A neural audio codec: {info.sample_rate} Hz{stereo}, {info.frame_rate:.4g} frames a second, up to "
+        f"{info.codebooks} codebooks of {info.codebook_size} entries{loudness}, {rates} kbit/s, latency "
+        f"{info.latency * 1000:g} ms, {sum(info.parameters.values()) / 1e6:.1f} M parameters.\n"
     )
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from codec.api import Model, choose_codebooks, load
+from codec.api import Model, load
 from codec.arrays import as_codes
 from codec.errors import CodesError, MissingExtraError, ModelError
 from codec.hub import DEFAULT
 from codec.lm.vocabulary import Vocabulary, extend_tokenizer
+from codec.rate import choose_codebooks
 from codec.tokens import Layout, TokenIds, make_layout
 
 try:

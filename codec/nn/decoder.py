@@ -31,7 +31,7 @@ DECODERS: dict[str, tuple[type[Any], Callable[..., Layer]]] = {
 
 
 def build_decoder(config: ModelConfig) -> Layer:
-    """The decoder of a model configuration: (B, D, F) -> (B, 1, F * hop).
+    """The decoder of a model configuration: (B, D, F) -> (B, C, F * hop).
 
     Raises:
         ConfigError: an unknown kind or option, or a hop that the sizes do not give.

@@ -31,7 +31,7 @@ ENCODERS: dict[str, tuple[type[Any], Callable[..., Layer]]] = {
 
 
 def build_encoder(config: ModelConfig) -> Layer:
-    """The encoder of a model configuration: (B, 1, F * hop) -> (B, D, F).
+    """The encoder of a model configuration: (B, C, F * hop) -> (B, D, F).
 
     Raises:
         ConfigError: an unknown kind or option, or a hop that the sizes do not give.
@@ -47,4 +47,8 @@ def build_part(
         raise ConfigError(f"{room}.kind: unknown {part.kind!r}; known are {', '.join(sorted(choices))}")
     options, build = choices[part.kind]
     checked = from_dict(options, part.options, where=f"{room}.options")
-    return build(checked, config.latent_dim, hop_length=config.hop_length)
+    if config.channels == 1:
+        return build(checked, config.latent_dim, hop_length=config.hop_length)
+    if part.kind != "conv":
+        raise ConfigError(f"{room}.kind: {part.kind!r} codes one channel; two together go through 'conv'")
+    return build(checked, config.latent_dim, hop_length=config.hop_length, channels=config.channels)

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch  # noqa: F401, the example above
 
@@ -25,7 +27,7 @@ from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 
 RECURRENT: dict[str, Callable[..., Layer]] = {"bilstm": BiLstm, "gru": Gru, "lstm": Lstm}
-NORMS = ("none", "layer", "rms", "time")
+NORMS = ("none", "layer", "rms", "time", "conv")
 # causal, padding -> its convolutions, down and up
 CONVS: dict[tuple[bool, str], tuple[Callable[..., Layer], Callable[..., Layer]]] = {
     (True, "zeros"): (CausalConv, CausalConvTranspose),
@@ -60,7 +62,8 @@ class SeanetConfig:
     n_attention: int = 0  # transformer blocks at the frame rate
     n_heads: int = 8  # of the attention
     context: int = 250  # frames that the attention sees, the own one included
-    # After the first conv and each resampling one: layer and rms over channels, time (not causal) over time as well.
+    # After the first conv and each resampling one: layer and rms over channels, time (not causal) over time as well;
+    # conv, the same in every convolution (EnCodec at 48 kHz).
     norm: str = "none"
     causal: bool = True  # false: convolutions look ahead as far as back
     padding: str = "zeros"  # around the signal: zeros, or its mirror image as in EnCodec's published weights
@@ -83,8 +86,8 @@ class SeanetConfig:
         both_ways = self.recurrent == "bilstm"
         if both_ways and (self.causal or self.n_attention or not isinstance(self, SeanetEncoderConfig)):
             raise ConfigError(f"{where}.recurrent: bilstm needs an encoder with causal: false and n_attention: 0")
-        if self.causal and self.norm == "time":
-            raise ConfigError(f"{where}.norm: time needs causal: false, it makes the past depend on the future")
+        if self.causal and self.norm in ("time", "conv"):
+            raise ConfigError(f"{where}.norm: {self.norm} needs causal: false, it makes the past depend on the future")
         paddings = tuple(padding for causal, padding in CONVS if causal == self.causal)
         for name, known in (("recurrent", tuple(RECURRENT)), ("norm", NORMS), ("padding", paddings)):
             if getattr(self, name) not in known:
@@ -106,8 +109,8 @@ class SeanetDecoderConfig(SeanetConfig):
     """Options of the decoder `conv`."""
 
 
-def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
-    """Audio (B, 1, F * hop) to latent (B, D, F).
+def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: int, channels: int = 1) -> Layer:
+    """Audio (B, channels, F * hop) to latent (B, D, F).
 
     Raises:
         ConfigError: strides that do not multiply to the hop, or heads that do not divide the channels.
@@ -115,8 +118,8 @@ def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: 
     Source: Zeghidour et al. 2021 (SoundStream), section III-A; Défossez et al. 2022 (EnCodec), section 3.1.
     """
     check_hop("encoder.strides", config.strides, hop_length)
-    dim, (conv, _) = config.n_filters, CONVS[config.causal, config.padding]
-    layers: list[Layer] = [conv(1, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
+    dim, (conv, _) = config.n_filters, _convs(config)
+    layers: list[Layer] = [conv(channels, dim, kernel_size=config.kernel_size), *_norm(config, dim)]
     for stride in config.strides:
         down = conv(dim, 2 * dim, kernel_size=2 * stride, stride=stride, ragged=config.ragged)
         layers += [*_residual_units(config, dim), Elu(), down, *_norm(config, 2 * dim)]
@@ -127,8 +130,8 @@ def seanet_encoder(config: SeanetEncoderConfig, latent_dim: int, *, hop_length: 
     return Chain([*layers, *_context_layers(config), Elu(), last])
 
 
-def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: int) -> Layer:
-    """Latent (B, D, F) to audio (B, 1, F * hop), not late.
+def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: int, channels: int = 1) -> Layer:
+    """Latent (B, D, F) to audio (B, channels, F * hop), not late.
 
     Raises:
         ConfigError: strides that do not multiply to the hop, or heads that do not divide the channels.
@@ -136,14 +139,14 @@ def seanet_decoder(config: SeanetDecoderConfig, latent_dim: int, *, hop_length: 
     Source: Zeghidour et al. 2021 (SoundStream), section III-B; Défossez et al. 2022 (EnCodec), section 3.1.
     """
     check_hop("decoder.strides", config.strides, hop_length)
-    dim, (conv, conv_transpose) = config.width, CONVS[config.causal, config.padding]
+    dim, (conv, conv_transpose) = config.width, _convs(config)
     first = conv(latent_dim, dim, kernel_size=config.kernel_size)
     layers: list[Layer] = [first, *_norm(config, dim), *_context_layers(config)]
     for stride in reversed(config.strides):
         up = conv_transpose(dim, dim // 2, kernel_size=2 * stride, stride=stride)
         dim //= 2
         layers += [Elu(), up, *_norm(config, dim), *_residual_units(config, dim)]
-    return Chain([*layers, Elu(), conv(dim, 1, kernel_size=config.last_kernel_size)])
+    return Chain([*layers, Elu(), conv(dim, channels, kernel_size=config.last_kernel_size)])
 
 
 def residual_unit(
@@ -179,8 +182,18 @@ def residual_unit(
     return Residual(body, None if true_skip else conv(dim, dim, kernel_size=1))
 
 
+def _convs(config: SeanetConfig) -> tuple[Callable[..., Layer], Callable[..., Layer]]:
+    """Its convolutions, down and up."""
+    down, up = CONVS[config.causal, config.padding]
+    return (partial(_normed, down), partial(up, normed=True)) if config.norm == "conv" else (down, up)
+
+
+def _normed(conv: Callable[..., Layer], in_dim: int, out_dim: int, **sizes: Any) -> Layer:
+    return Chain([conv(in_dim, out_dim, **sizes), TimeNorm(out_dim)])
+
+
 def _norm(config: SeanetConfig, dim: int) -> list[Layer]:
-    if config.norm == "none":
+    if config.norm in ("none", "conv"):
         return []
     return [TimeNorm(dim) if config.norm == "time" else ChannelNorm(dim, kind=config.norm)]
 
@@ -193,7 +206,7 @@ def _residual_units(config: SeanetConfig, dim: int) -> list[Layer]:
             dilation=config.dilation_base**i,
             compress=config.compress,
             true_skip=config.true_skip,
-            conv=CONVS[config.causal, config.padding][0],
+            conv=_convs(config)[0],
         )
         for i in range(config.n_residual)
     ]

@@ -120,29 +120,33 @@ class SymmetricMirrorConv(SymmetricConv):
 class SymmetricConvTranspose(WholeLayer):
     """Up-sampling by a transposed convolution cut on both sides, (B, C_in, n) -> (B, C_out, n * stride).
 
+    `normed`: all that it gives is normalised as by `TimeNorm`, before the cut.
+
     Raises:
         ConfigError: a kernel shorter than its stride.
 
     Source: as `SymmetricConv`.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, kernel_size: int, stride: int, normed: bool = False) -> None:
         super().__init__()
+        self.norm = nn.GroupNorm(1, out_dim) if normed else None
         self.conv = nn.ConvTranspose1d(in_dim, out_dim, kernel_size, stride=stride)
         self.up = stride
         self.left, self.right = _sides(kernel_size, stride)
         places = range(self.left, self.left + stride)  # of a group's outputs before the cut
         self.edges = tuple(((place - kernel_size) // stride + 1, place // stride) for place in places)
-        self.lookahead = self.edges[-1][1]
+        self.lookahead = None if normed else self.edges[-1][1]
 
     @property
-    def receptive_field(self) -> int:
+    def receptive_field(self) -> int | None:
         """Inputs up to the own one whose kernels reach the own outputs."""
-        return 1 - self.edges[0][0]
+        return None if self.norm is not None else 1 - self.edges[0][0]
 
     def apply_to(self, x: Tensor) -> Tensor:
         """Convolve and cut."""
         y: Tensor = self.conv(x)
+        y = y if self.norm is None else self.norm(y)
         return y[..., self.left : y.shape[-1] - self.right]
 
 

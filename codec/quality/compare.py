@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.api import Model, choose_codebooks
+from codec.api import Model
 from codec.audio import resample
 from codec.errors import AudioError, ConfigError, ModelError
 from codec.hub import find_model
@@ -24,6 +24,7 @@ from codec.quality.metrics import SPEECH_RATE, align
 from codec.quality.noise import NoiseOptions, Recording, condition, read_recording
 from codec.quality.scores import QUALITIES, Decoded, Example, Mean, means_of
 from codec.quality.systems import Coded, Facts, Floats, System
+from codec.rate import choose_codebooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def model_system(model: Model, codebooks: Sequence[int] = (), *, gmacs: float = 
         for count in counts:
             prefix = codes.prefix(count)
             begin = time.perf_counter()
-            decoded = model.decode(prefix)
+            decoded = np.atleast_2d(model.decode(prefix)).mean(0)  # a model of two channels gives one twice
             seconds = time.perf_counter() - begin
             n_bits = measured_bitrate(prefix) * prefix.duration
             label = f"{count} codebooks"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.api import Model, choose_codebooks
+from codec.api import Model
 from codec.codes import Codes
 from codec.config import ModelInfo
 from codec.engine import Audio
@@ -33,6 +33,7 @@ from codec.quality.judges import check_installed, judge
 from codec.quality.metrics import CodebookUse, code_counts, use_of_counts
 from codec.quality.noise import NoiseOptions, Recording, condition, read_recording
 from codec.quality.scores import QUALITIES, Decoded, EvalResult, Example, FileScore
+from codec.rate import choose_codebooks
 
 WAITING = 4  # decoded files that wait for each process that scores
 
@@ -118,8 +119,9 @@ def evaluate(
 
 def doubled(info: ModelInfo) -> tuple[int, ...]:
     """The numbers of codebooks worth comparing: the smallest, its doublings, and all."""
-    smallest = min(info.prefixes)
-    doublings = {smallest << i for i in range(info.codebooks.bit_length())}
+    extra = info.loudness_codebooks
+    smallest = min(info.prefixes) - extra
+    doublings = {extra + (smallest << i) for i in range(info.codebooks.bit_length())}
     return tuple(count for count in sorted(info.prefixes) if count in doublings or count == max(info.prefixes))
 
 
@@ -169,9 +171,10 @@ def _measure(
     for count in counts:
         prefix = codes.prefix(count)
         begin = time.perf_counter()
-        audio_hat: Audio = model.decode(prefix)
+        decoded_both: Audio = model.decode(prefix)
         rtf_decode = (time.perf_counter() - begin) / codes.duration
         bitrate = measured_bitrate(prefix)
+        audio_hat = np.atleast_2d(decoded_both).mean(0)  # of a model of two channels, as its recording
         facts = (*about, codes.duration, count, bitrate, rtf_encode, rtf_decode)
         found.rows.append(_row(facts, scorer(recording.wanted, audio_hat, model.info.sample_rate)))
         decoded.append(Decoded(f"{count} codebooks, {bitrate / 1000:.1f} kbit/s", audio_hat))

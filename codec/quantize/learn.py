@@ -47,6 +47,8 @@ class LearnConfig:
             raise ConfigError(f"learn.decay: must be between 0 and 1, found {self.decay}")
         if not 0 <= self.revive_below < 1:
             raise ConfigError(f"learn.revive_below: must be at least 0 and below 1, found {self.revive_below}")
+        if self.start_step < 0:
+            raise ConfigError(f"learn.start_step: must be at least 0, found {self.start_step}; 0 starts at once")
         for name in ("pool", "iterations", "revive_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"learn.{name}: must be at least 1, found {getattr(self, name)}")

@@ -19,9 +19,9 @@ from codec.quantize.table import Table
 
 Indices = npt.NDArray[np.int64]
 GROUP = 32  # entries whose smallest score is looked at first: one pass that costs a hundredth of the product
-# Rows of a tile, so that its scores are in cache when the minimum is taken. Fewer rows make the product itself slower
-# (it packs the codebook again for every tile): measured, benchmarks/lookup.py.
-MIN_ROWS, MAX_ROWS, TILE = 128, 1024, 1 << 19
+# Rows of a tile, so that its scores, 8 MB, are in the last cache when the minimum is taken. Fewer rows make the product
+# itself slower (it packs the codebook again for every tile): measured, benchmarks/lookup.py.
+MIN_ROWS, MAX_ROWS, TILE = 128, 2048, 1 << 21
 # A tile with more candidates per row than this has learnt nothing from low precision: float32 looks again.
 CROWD = 32
 
@@ -93,12 +93,17 @@ def _candidates(scores: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decide(x: Tensor, table: Table, rows: Indices, codes: Indices) -> Tensor:
-    """Of each row's candidates the nearest in float64, the lowest code between equal ones: (n,), every row has one."""
-    counts = np.bincount(rows, minlength=len(x))
-    indices = np.zeros(len(x), np.int64)
-    alone = counts[rows] == 1
-    indices[rows[alone]] = codes[alone]
-    rows, codes = rows[~alone], codes[~alone]
+    """Of each row's candidates the nearest in float64, the lowest code between equal ones: (n,).
+
+    The candidates stand row by row, and every row has one.
+    """
+    same = np.zeros(len(rows) + 1, bool)  # of neighbours
+    np.equal(rows[1:], rows[:-1], out=same[1:-1])
+    indices = codes[~same[:-1]]
+    shared = same[:-1] | same[1:]
+    rows, codes = rows[shared], codes[shared]
+    if not len(rows):
+        return torch.from_numpy(indices)
     vectors, codebook = x.numpy(), table.codebook.numpy()
     step = max(1, lookup.BLOCK // max(1, x.shape[1]))
     parts = [

@@ -1,7 +1,7 @@
 """Streams: any chunking in, the same codes out.
 
-Inside runs one fixed block, whatever the chunks: `frame` steps one frame at a time (latency), `block` 64 frames from
-sample 0, the last block filled with zeros (throughput). Within a mode the result is equal (==) for every chunking.
+Inside runs one fixed block, whatever the chunks: `frame` steps one frame at a time (latency), `block` 128 frames from
+sample 0, the last one what is left (throughput). Within a mode the result is equal (==) for every chunking.
 A network that looks ahead runs in overlapping windows instead (`codec.stream.window`), each from the initial state.
 """
 
@@ -12,11 +12,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from codec.arguments import as_switch, as_whole, shown
 from codec.arrays import AnyTensor
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes, Engine
 from codec.errors import CodesError
-from codec.stream.checks import MODES, check_codes, check_sample_rate, frames_of_mode
+from codec.stream.checks import MODES, check_codes, check_sample_rate, frames_of_mode, rows_of_model
 from codec.stream.coding import decoding, encoding
 from codec.stream.condition import Condition, check_condition
 from codec.stream.queue import AudioQueue, CodesQueue
@@ -59,7 +60,9 @@ class StreamEncoder(Stream[AudioQueue]):
             mode: `frame` or `block`.
             sample_rate: of the chunks, Hz; the model's when None.
             channels: None takes chunks (samples,) and gives codes (Q, f); a number takes (channels, samples) and gives
-                (channels, Q, f), each channel coded alone.
+                (channels, Q, f), each channel coded alone. A model that codes two together (`info.audio_channels`)
+                takes (samples,), (1, samples) or (2, samples) and gives codes (Q, f), whatever is said here; its
+                decoder takes those, and gives (2, samples).
             whole: take a model that needs the whole signal too; all codes come at `flush`.
             control: how many of the codebooks, as many as its last count, each frame gets; all when None. What is not
                 sent is -1.
@@ -68,12 +71,12 @@ class StreamEncoder(Stream[AudioQueue]):
             ModelError: a model that needs the whole signal.
             AudioError, CodesError: an argument that cannot be.
         """
-        if not whole:
+        if not as_switch(whole, "whole"):
             check_streams(info, encoder_reach(info), "encoder")
         self._info = info
         rate = check_sample_rate(sample_rate, info.sample_rate)
         coding = encoding(engine, info, mode=mode, sample_rate=rate, n_codebooks=n_codebooks, control=control)
-        super().__init__(coding, channels=channels)
+        super().__init__(coding, channels=rows_of_model(info, channels, is_audio=True))
 
     @property
     def n_samples(self) -> int:
@@ -136,11 +139,12 @@ class StreamDecoder(Stream[CodesQueue]):
 
         `condition` is the encoder's after its `flush`, for models that have one. Raises: CodesError without it.
         """
-        if not whole:
+        if not as_switch(whole, "whole"):
             check_streams(info, decoder_reach(info), "decoder")
         rate = check_sample_rate(sample_rate, info.sample_rate)
         rows = check_condition(info, condition, channels=channels)
-        super().__init__(decoding(engine, info, mode=mode, sample_rate=rate, condition=rows), channels=channels)
+        coding = decoding(engine, info, mode=mode, sample_rate=rate, condition=rows)
+        super().__init__(coding, channels=rows_of_model(info, channels, is_audio=False))
 
     @overload
     def feed(self, codes: AnyTensor) -> AnyTensor: ...
@@ -166,6 +170,9 @@ class StreamDecoder(Stream[CodesQueue]):
         Raises:
             CodesError: a start below 0, or behind the end.
         """
-        if start < 0 or (end is not None and end < start):
-            raise CodesError(f"trim: no samples from {start} to {end}; the end must come behind the start, 0 or later")
-        self._queue.trim(start, end)
+        first, last = as_whole(start), None if end is None else as_whole(end)
+        if first is None or (end is not None and last is None):
+            raise CodesError(f"trim: no samples from {shown(start)} to {shown(end)}; give whole numbers")
+        if first < 0 or (last is not None and last < first):
+            raise CodesError(f"trim: no samples from {first} to {last}; the end must come behind the start, 0 or later")
+        self._queue.trim(first, last)

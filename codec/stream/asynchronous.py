@@ -23,6 +23,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from codec.arguments import shown
+
 
 class Coder(Protocol):
     """A stream encoder or decoder."""
@@ -55,6 +57,9 @@ async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any
         async for chunk in chunks:
             yield chunk
         return
-    iterator, end = iter(chunks), object()
+    try:
+        iterator, end = iter(chunks), object()
+    except TypeError:
+        raise TypeError(f"chunks={shown(chunks)}: give several, one after another, as a list or an iterator") from None
     while (chunk := await asyncio.to_thread(next, iterator, end)) is not end:
         yield chunk

@@ -22,7 +22,6 @@ class Queue(ABC):
     """What one stream keeps around its network. Arrays are never written into, so that a copy may share them."""
 
     COUNTS: ClassVar[tuple[str, ...]]
-    pending: Any
     ended: bool
 
     def __init__(self, info: ModelInfo, reach: Reach, resampler: Resampler, *, step: int) -> None:
@@ -31,6 +30,19 @@ class Queue(ABC):
         self._n_channels = resampler.n_channels
         self._resamples = resampler.rate_in != resampler.rate_out
         self.ended = False
+        self._joined: Any = None
+        self._later: list[NDArray[Any]] = []
+
+    @property
+    def pending(self) -> Any:
+        """What waits for the network; None before the first codes."""
+        if self._later:
+            self._joined, self._later = np.concatenate((self._joined, *self._later), -1), []
+        return self._joined
+
+    @pending.setter
+    def pending(self, data: Any) -> None:
+        self._joined, self._later = data, []
 
     @abstractmethod
     def take(self, data: NDArray[Any], /) -> None:
@@ -67,7 +79,7 @@ class Queue(ABC):
     def copy(self) -> Self:
         """A second one that goes on from here by itself."""
         twin = copy.copy(self)
-        twin._resampler = self._resampler.copy()
+        twin._resampler, twin._later = self._resampler.copy(), [*self._later]
         return twin
 
     @final
@@ -104,6 +116,18 @@ class Queue(ABC):
             return False
         self._resampler.load(n_in, history, n_out)
         return True
+
+    @final
+    def _append(self, data: NDArray[Any]) -> None:
+        """Put checked data behind what waits."""
+        if self._joined is None:
+            self._joined = data.copy()
+        elif self._reach.whole:  # joined when it is asked for: each small chunk would copy all before it
+            self._later.append(data.copy())
+        else:
+            # Not copied where nothing waits: `blocks` runs before the caller can write into it, and copies what it
+            # leaves.
+            self._joined = np.concatenate((self._joined, data), -1) if self._joined.shape[-1] else data
 
     @final
     def _origin(self, frame: int) -> int:

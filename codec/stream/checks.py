@@ -1,7 +1,7 @@
 """What streams refuse at their door: modes, rates, shapes, samples and codes that cannot be.
 
 >>> check_sample_rate(None, 16000), check_channels(None), frames_of_mode("block")
-(16000, 1, 64)
+(16000, 1, 128)
 >>> check_sample_rate(44100.5, 16000)
 Traceback (most recent call last):
 codec.errors.AudioError: sample_rate=44100.5: use whole Hz from 8000 to 768000
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from codec.arguments import as_whole, shown
 from codec.arrays import as_audio, as_codes
 from codec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, check_samples
 from codec.codesfile.counts import allowed_counts, is_wrong
@@ -22,13 +23,13 @@ from codec.engine import Audio, Codes
 from codec.errors import AudioError, CodesError
 from codec.stream.queue import AudioQueue, CodesQueue
 
-MODES = {"block": 64, "frame": 1}  # frames of one step
+MODES = {"block": 128, "frame": 1}  # frames of one step
 
 
 def frames_of_mode(mode: str) -> int:
     """Frames of one step. Raises: CodesError for an unknown mode."""
-    if mode not in MODES:
-        raise CodesError(f"mode {mode!r}: unknown; use {' or '.join(MODES)}")
+    if not isinstance(mode, str) or mode not in MODES:
+        raise CodesError(f"mode {shown(mode)}: unknown; use {' or '.join(MODES)}")
     return MODES[mode]
 
 
@@ -36,20 +37,26 @@ def check_sample_rate(sample_rate: float | None, default: int) -> int:
     """A sample rate from outside, Hz; `default` for None. Raises: AudioError for one that cannot be."""
     if sample_rate is None:
         return default
-    try:
-        fits = MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and sample_rate == int(sample_rate)
-    except TypeError:  # text, for example
-        fits = False
-    if not fits:
-        raise AudioError(f"sample_rate={sample_rate!r}: use whole Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}")
-    return int(sample_rate)
+    rate = as_whole(sample_rate)
+    if rate is None or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise AudioError(f"sample_rate={shown(sample_rate)}: use whole Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}")
+    return rate
 
 
 def check_channels(channels: int | None) -> int:
     """Rows of a stream of so many channels. Raises: AudioError for a number that no `.codes` file can hold."""
-    if channels is not None and channels not in range(1, MAX_CHANNELS + 1):
-        raise AudioError(f"channels={channels!r}: use None for (samples,), or a number from 1 to {MAX_CHANNELS}")
-    return channels or 1
+    rows = 1 if channels is None else as_whole(channels)
+    if rows is None or rows not in range(1, MAX_CHANNELS + 1):
+        raise AudioError(f"channels={shown(channels)}: use None for (samples,), or a number from 1 to {MAX_CHANNELS}")
+    return rows
+
+
+def check_codebooks(codebooks: int, info: ModelInfo, name: str = "codebooks") -> int:
+    """A number of codebooks from outside. Raises: CodesError for one that does not decode alone."""
+    count = as_whole(codebooks)
+    if count is None or count not in info.prefixes:
+        raise CodesError(f"{name}={shown(codebooks)}: {info.name} has {', '.join(map(str, info.prefixes))}")
+    return count
 
 
 def check_chunk(chunk: Any, queue: AudioQueue, *, channels: int | None, name: str) -> Audio:
@@ -65,6 +72,29 @@ def check_chunk(chunk: Any, queue: AudioQueue, *, channels: int | None, name: st
     return audio[None] if channels is None else audio
 
 
+def check_both(chunk: Any, queue: AudioQueue, *, channels: int | None, name: str) -> Audio:
+    """As `check_chunk` where two channels are coded together: (samples,), (1, samples) or (2, samples) as two."""
+    array = as_audio(chunk, f"{name}: chunk")
+    if array.ndim == 2 and len(array) not in (1, 2):
+        raise AudioError(f"{name}: chunk of shape {array.shape}, expected (samples,) or (2, samples)")
+    audio = check_chunk(array, queue, channels=None if array.ndim == 1 else len(array), name=name)
+    return np.broadcast_to(audio, (2, audio.shape[1]))
+
+
+def rows_of_model(info: ModelInfo, channels: int | None, *, is_audio: bool) -> int | None:
+    """Rows of codes for so many channels of audio, or of codes, as a stream takes them; None for no axis of them.
+
+    Raises: AudioError, CodesError for channels that a model of two does not have.
+    """
+    if info.audio_channels == 1:
+        return channels
+    if is_audio and channels is not None and as_whole(channels) not in (1, 2):
+        raise AudioError(f"channels={shown(channels)}: {info.name} codes one channel or two together; mix them")
+    if not is_audio and channels is not None:
+        raise CodesError(f"channels={shown(channels)}: {info.name} has one row of codes for all; drop the axis")
+    return None
+
+
 def check_frames(codes: Any, queue: CodesQueue, info: ModelInfo, *, channels: int | None, name: str) -> Codes:
     """Codes from outside as (C, Q, f). Raises: CodesError; `name` is the stream's in its text."""
     if queue.ended:
@@ -74,8 +104,8 @@ def check_frames(codes: Any, queue: CodesQueue, info: ModelInfo, *, channels: in
     if rows.ndim != 3 or len(rows) != (channels or 1):
         shape = "(codebooks, frames)" if channels is None else f"({channels}, codebooks, frames)"
         raise CodesError(f"{name}: codes of shape {np.shape(codes)}, expected {shape}")
-    before = rows.shape[1] if queue.pending is None else queue.pending.shape[1]
-    if rows.shape[1] != before:
+    before = queue.n_codebooks
+    if before not in (None, rows.shape[1]):
         raise CodesError(f"{name}: {rows.shape[1]} codebooks after {before}; begin a new stream")
     check_codes(rows, info, name=name)
     return rows

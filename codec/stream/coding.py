@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from codec.config import ModelInfo
 from codec.engine import Audio, Codes, Engine, State
 from codec.stream.basequeue import Queue
-from codec.stream.checks import check_chunk, check_frames, frames_of_mode
+from codec.stream.checks import check_both, check_chunk, check_codebooks, check_frames, frames_of_mode
 from codec.stream.condition import Condition, begin_decoder
 from codec.stream.queue import AudioQueue, CodesQueue
 from codec.stream.state import Identity, identify
@@ -39,9 +39,9 @@ class Coding(Generic[AnyQueue]):
         keeps: the network's state goes on; else each step begins with the fresh one.
         nothing: what no step at all gives, of one channel.
         begin: the engine's state before anything, for each of so many rows.
-        queue: the queue of a stream of so many channels.
+        queue: the queue of a stream of so many rows.
         check: what comes from outside.
-        step: one step of a batch of channels, (B, samples) to (B, Q, frames) or back, and the next state.
+        step: one step of a batch of rows, (B, samples) or (B, 2, samples) to (B, Q, frames) or back; the next state.
     """
 
     kind: str
@@ -68,10 +68,13 @@ def encoding(
     With a `control`, whose last count is `n_codebooks`, frames differ; its state is the last of the engine's.
     """
     frames = frames_of_mode(mode)
+    frames = frames if info.segments is None else 1
+    of_two = info.audio_channels > 1
+    n_codebooks = check_codebooks(n_codebooks, info, "n_codebooks")
 
     def step(audio: Audio, state: State) -> tuple[Codes, State]:
         if control is None:
-            return engine.encode_step(audio[:, None], state, n_codebooks)
+            return engine.encode_step(audio if of_two else audio[:, None], state, n_codebooks)
         codes, after = engine.encode_step(audio[:, None], state[:-1], n_codebooks)
         sent, credit = control.apply(codes, audio, state[-1], hop_length=info.hop_length)
         return sent, (*after, credit)
@@ -84,8 +87,10 @@ def encoding(
         keeps=info.encoder_lookahead == 0,
         nothing=np.zeros((n_codebooks, 0), np.int64),
         begin=lambda n_rows: [(*engine.init_encoder(1), *balance) for _ in range(n_rows)],
-        queue=lambda n_channels: AudioQueue(info, sample_rate=sample_rate, step=frames, n_channels=n_channels),
-        check=check_chunk,
+        queue=lambda n_rows: AudioQueue(
+            info, sample_rate=sample_rate, step=frames, n_channels=n_rows * info.audio_channels
+        ),
+        check=check_both if of_two else check_chunk,
         step=step,
     )
 
@@ -95,18 +100,22 @@ def decoding(
 ) -> Coding[CodesQueue]:
     """Codes to audio at `sample_rate` Hz, with a condition (C, N) where the model takes one; raises as `encoding`."""
     frames = frames_of_mode(mode)
+    frames = frames if info.segments is None else 1
+    of_two = info.audio_channels > 1
 
     def step(codes: Codes, state: State) -> tuple[Audio, State]:
         audio, after = engine.decode_step(codes, state)
-        return audio[:, 0], after
+        return audio if of_two else audio[:, 0], after
 
     return Coding(
         "decoder",
         {**identify("decoder", engine, info, mode), "sample_rate": sample_rate},
-        keeps=info.decoder_lookahead == 0,
-        nothing=np.zeros(0, np.float32),
+        keeps=info.decoder_lookahead == 0 or info.segments is not None,
+        nothing=np.zeros((2, 0) if of_two else 0, np.float32),
         begin=lambda n_rows: begin_decoder(engine, condition, n_rows),
-        queue=lambda n_channels: CodesQueue(info, sample_rate=sample_rate, step=frames, n_channels=n_channels),
+        queue=lambda n_rows: CodesQueue(
+            info, sample_rate=sample_rate, step=frames, n_channels=n_rows * info.audio_channels
+        ),
         check=partial(check_frames, info=info),
         step=step,
     )

@@ -35,7 +35,9 @@ class AudioQueue(Queue):
         resampler = Resampler(sample_rate, info.sample_rate, n_channels)
         super().__init__(info, encoder_reach(info), resampler, step=step)
         self._remembers = info.encoder_lookahead == 0
-        self.pending: Audio = np.zeros((n_channels, 0), np.float32)
+        # What a window's frame is: a frame, or a segment, of so many samples and frames.
+        self._unit, self._per_unit = info.unit
+        self.pending = np.zeros((n_channels, 0), np.float32)
         self.n_fed = 0  # samples taken, at their own rate
         self.n_samples = 0  # the same at the model's rate
         self.n_frames = 0  # frames given
@@ -43,41 +45,40 @@ class AudioQueue(Queue):
     def take(self, audio: Audio) -> None:
         """Take audio (C, t) that was checked."""
         self.n_fed += audio.shape[1]
-        self._append(self._resampler.feed(audio))
+        self._add(self._resampler.feed(audio))
 
     def close(self) -> None:
-        """No more samples come; zeros carry the last ones through the model's delay, to the end of a step.
+        """No more samples come; zeros carry the last ones through the model's delay, to the end of a frame.
 
-        Not where there was no step yet and all is too short for one that is right: it would be a longer signal. Nor
-        where the encoder is `ragged`: it knows what to put behind the last sample.
+        Not where the encoder is `ragged`: it knows what to put behind the last sample.
         """
-        self._append(self._resampler.flush())
+        self._add(self._resampler.flush())
         self.ended = True
         if self._info.ragged:
             return
-        end = self._info.frames(self.n_samples)
-        if self._remembers and (self.n_frames or end >= self._reach.start):
-            end += (self.n_frames - end) % self._step
-        size = (end - self._origin(self.n_frames)) * self._info.hop_length
-        self.pending = np.pad(self.pending, ((0, 0), (0, size - self.pending.shape[1])))
+        size = (self._info.frames(self.n_samples) - self._origin(self.n_frames)) * self._info.hop_length
+        zeros = np.zeros((self._n_channels, size - self.pending.shape[1]), np.float32)
+        self.pending = np.concatenate((self.pending, zeros), 1)
 
     def blocks(self) -> list[Block]:
         """What is ready: blocks (C, samples) of whole frames, but for the last one of a `ragged` encoder.
 
         What no later block needs is removed from here.
         """
-        hop, start = self._info.hop_length, self._origin(self.n_frames)
-        size = self._reach.step(self.n_frames, self._step)
+        if self._reach.whole and not self.ended:
+            return []
+        hop, per, done = self._unit, self._per_unit, self.n_frames // self._per_unit
+        start, size = self._origin(done), self._reach.step(done, self._step)
         if self._remembers and not self.ended and self.pending.shape[1] == size * hop:  # one step: most
             data, self.pending = self.pending, self.pending[:, :0].copy()
             return [Block(data, slice(0, size))]
-        known = start * hop + self.pending.shape[1]
-        ready, done = [], self.n_frames
+        known, ready = start * hop + self.pending.shape[1], []
         for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
             data = self.pending[:, (window.begin - start) * hop : window.end - start * hop]
             if (short := -data.shape[1] % hop) and not self._info.ragged:
                 data = np.pad(data, ((0, 0), (0, short)))  # behind what the kept frames see
-            ready.append(Block(data, slice(window.first - window.begin, window.stop - window.begin)))
+            keep = slice((window.first - window.begin) * per, (window.stop - window.begin) * per)
+            ready.append(Block(data if self._info.audio_channels == 1 else data[None], keep))
             done = window.stop
         self.pending = self.pending[:, (self._origin(done) - start) * hop :].copy()  # a view would keep the whole chunk
         if self.ended:
@@ -88,9 +89,9 @@ class AudioQueue(Queue):
         """Whether this can be what the queue keeps between calls with the counts that it has."""
         if pending is None or pending.dtype != np.float32 or pending.ndim != 2:
             return False
-        most = (self._reach.context + self._reach.step(0, self._step)) * self._info.hop_length + self._reach.ahead
+        most = (self._reach.context + self._reach.step(0, self._step)) * self._unit + self._reach.ahead
         fits = self._reach.whole or pending.shape[1] < most
-        n_kept = 0 if self.ended else self.n_samples - self._origin(self.n_frames) * self._info.hop_length
+        n_kept = 0 if self.ended else self.n_samples - self._origin(self.n_frames // self._per_unit) * self._unit
         fits = fits and pending.shape[1] == n_kept
         return len(pending) == self._n_channels and fits and bool(np.isfinite(pending).all())
 
@@ -104,10 +105,9 @@ class AudioQueue(Queue):
         """All that was fed; a resampler that was flushed begins anew."""
         return (0, 0) if self.ended else (self.n_fed, self.n_samples)
 
-    def _append(self, audio: Audio) -> None:
+    def _add(self, audio: Audio) -> None:
         self.n_samples += audio.shape[1]
-        # Not copied where nothing waits: `blocks` runs before the caller can write into it, and copies what it leaves.
-        self.pending = np.concatenate((self.pending, audio), 1) if self.pending.shape[1] else audio
+        self._append(audio)
 
 
 class CodesQueue(Queue):
@@ -120,45 +120,52 @@ class CodesQueue(Queue):
         resampler = Resampler(info.sample_rate, sample_rate, n_channels)
         super().__init__(info, decoder_reach(info), resampler, step=step)
         self._remembers = info.decoder_lookahead == 0
-        self.pending: Codes | None = None
+        self._unit, self._per_unit = info.unit
+        self._n_rows = n_channels // info.audio_channels
+        self._is_closing = False
         self.n_frames = 0  # frames taken
         self.n_run = 0  # samples decoded, delay included
         self.n_given = 0  # samples given, at the model's rate
         self.skip = info.delay  # samples still to be dropped
         self.end: int | None = None  # samples to be given all in all
 
+    @property
+    def n_codebooks(self) -> int | None:
+        """Codebooks of what was taken; None before the first."""
+        return None if self._joined is None else int(self._joined.shape[1])
+
     def take(self, codes: Codes) -> None:
         """Take codes (C, Q, f) that were checked."""
         self.n_frames += codes.shape[2]
-        self.pending = codes.copy() if self.pending is None else np.concatenate((self.pending, codes), 2)
+        self._append(codes)
 
     def close(self) -> None:
-        """No more frames come; code 0 fills the last step, unless it would be seen."""
-        self.ended = True
-        if self.pending is None:
-            return
-        if self._remembers and (self.n_run or self.pending.shape[2] >= self._reach.start):
-            self.pending = np.pad(self.pending, ((0, 0), (0, 0), (0, -self.pending.shape[2] % self._step)))
+        """No more frames come; the last step is as long as what waits."""
+        self.ended = self._is_closing = True
 
     def blocks(self) -> list[Block]:
         """What is ready: blocks (C, Q, frames). What no later block needs is removed from here."""
-        if self.pending is None:
+        if self.n_codebooks is None or (self._reach.whole and not self.ended):
             return []
-        hop, done = self._info.hop_length, self.n_run // self._info.hop_length
+        hop, per, done = self._unit, self._per_unit, self.n_run // self._unit
         size = self._reach.step(done, self._step)
         if self._remembers and not self.ended and self.pending.shape[2] == size:  # one step: most
             data, self.pending = self.pending, self.pending[:, :, :0].copy()
             return [Block(data, slice(0, size * hop))]
         start, ready = self._origin(done), []
-        known = start + self.pending.shape[2]
-        for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=1, ended=self.ended):
-            data = self.pending[:, :, window.begin - start : window.end - start]
+        known = start * per + self.pending.shape[2]
+        for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=per, ended=self.ended):
+            data = self.pending[:, :, window.begin * per - start * per : window.end - start * per]
             keep = slice((window.first - window.begin) * hop, (window.stop - window.begin) * hop)
-            ready.append(Block(data, keep))
+            is_part = per > 1 and data.shape[2] < per  # of a segment, the last: nothing fades into its end
+            ready.append(Block(data, slice(None) if is_part else keep))
             done = window.stop
-        self.pending = self.pending[:, :, self._origin(done) - start :].copy()
+        self.pending = self.pending[:, :, (self._origin(done) - start) * per :].copy()
         if self.ended:
             self.pending = self.pending[:, :, :0]
+        if self._is_closing and self.n_frames and per > 1 and self.n_frames % per == 0:
+            ready.append(Block(self.pending, slice(None)))  # no frames: what the last segment holds beyond its stride
+        self._is_closing = False
         return ready
 
     def holds(self, pending: NDArray[Any] | None) -> bool:
@@ -170,9 +177,9 @@ class CodesQueue(Queue):
         n_books = pending.shape[1]
         allowed = allowed_counts(self._info.prefixes, self._info.divisors[:n_books])
         in_range = not is_wrong(pending, self._info.codebook_sizes[:n_books], allowed).any()
-        most = self._reach.context + self._reach.step(0, self._step) + self._reach.ahead
+        most = (self._reach.context + self._reach.step(0, self._step)) * self._per_unit + self._reach.ahead
         fits = self._reach.whole or pending.shape[2] < most
-        return in_range and len(pending) == self._n_channels and fits
+        return in_range and len(pending) == self._n_rows and fits
 
     def trim(self, start: int, end: int | None) -> None:
         """Drop `start` samples more at the beginning, and all from `end` on, where it is said now or before."""
@@ -184,8 +191,14 @@ class CodesQueue(Queue):
             self.end -= start
 
     def give(self, audio: Audio) -> Audio:
-        """Decoded audio (C, t) without the delay at the start and the filling at the end, at the rate asked for."""
-        audio = audio[:, : self.n_frames * self._info.hop_length - self.n_run]
+        """Decoded audio (C, t) without the delay at the start and the filling at the end, at the rate asked for.
+
+        Of one row of two channels (1, C, t).
+        """
+        if audio.ndim == 3:
+            return self.give(audio[0])[None]
+        known = self.n_frames * self._unit if self._per_unit == 1 else self._info.samples(self.n_frames)
+        audio = audio[:, : known - self.n_run]
         self.n_run += audio.shape[1]
         skip = min(self.skip, audio.shape[1])
         self.skip -= skip

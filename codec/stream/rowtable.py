@@ -17,13 +17,16 @@ from typing import Any, Generic, NoReturn, final
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.arguments import as_list, as_whole, shown
 from codec.arrays import is_torch, like
 from codec.engine import State
 from codec.errors import AudioError, CodesError
 from codec.stream.coding import AnyQueue, Coding
 from codec.stream.state import load_stream, refuse_pickle, save_stream
+from codec.stream.turn import Turn
 from codec.stream.window import Block
 
+MAX_ROWS = 1 << 20
 Step = Callable[[Any, State], tuple[NDArray[Any], State]]
 
 
@@ -36,8 +39,11 @@ class StreamRows(ABC, Generic[AnyQueue]):
         self._identity = {**coding.identity, "channels": None}
         self._queues: dict[int, AnyQueue] = {}
         self._table = StateTable(coding.begin(1)[0], keeps=coding.keeps)
-        self._n_added = 0
-        for _ in range(rows):
+        self._n_added, self._turn = 0, Turn(f"stream {coding.kind}s")
+        count = as_whole(rows)
+        if count is None or not 0 <= count <= MAX_ROWS:
+            raise self._error(f"rows={shown(rows)}: use a whole number from 0 to {MAX_ROWS}")
+        for _ in range(count):
             self.add()
 
     @property
@@ -49,38 +55,46 @@ class StreamRows(ABC, Generic[AnyQueue]):
     @final
     def add(self) -> int:
         """A new stream's row; the number of a row that left is never given again."""
-        row, self._n_added = self._n_added, self._n_added + 1
-        self._table.add(row)
-        self._queues[row] = self._coding.queue(1)
+        with self._turn:
+            row, self._n_added = self._n_added, self._n_added + 1
+            self._table.add(row)
+            self._queues[row] = self._coding.queue(1)
         return row
 
     @final
     def remove(self, row: int) -> None:
         """Let a stream go, with what it had not given yet."""
-        self._queue(row)
-        del self._queues[row]
-        self._table.remove(row)
+        with self._turn:
+            self._queue(row)
+            del self._queues[row]
+            self._table.remove(row)
 
     @final
     def reset(self, row: int) -> None:
         """One row back to the state before its beginning."""
-        self._queue(row)
-        self._table.put(row, self._table.fresh)
-        self._queues[row] = self._coding.queue(1)
+        with self._turn:
+            self._queue(row)
+            self._table.put(row, self._table.fresh)
+            self._queues[row] = self._coding.queue(1)
 
     @final
     def flush(self, rows: Iterable[int]) -> dict[int, NDArray[Any]]:
         """End some rows' streams: the last that they give, numpy. `reset` begins anew in a row, `remove` lets it go."""
-        ended = {row: self._queue(row) for row in rows}
-        for queue in ended.values():
-            if not queue.ended:
-                queue.close()
-        return self._run(ended)
+        given = as_list(rows)
+        if given is None:
+            raise self._error(f"rows {shown(rows)}: give several, as in flush([0, 1])")
+        with self._turn:
+            ended = {row: self._queue(row) for row in given}
+            for queue in ended.values():
+                if not queue.ended:
+                    queue.close()
+            return self._run(ended)
 
     @final
     def state(self, row: int) -> bytes:
         """All that a row remembers, for `load_state` of another row or of a single stream like it: safetensors."""
-        return save_stream(self._identity, self._queue(row), [self._table.get(row)])
+        with self._turn:
+            return save_stream(self._identity, self._queue(row), [self._table.get(row)])
 
     @final
     def load_state(self, row: int, data: bytes) -> None:
@@ -89,11 +103,12 @@ class StreamRows(ABC, Generic[AnyQueue]):
         Raises:
             StateError: damaged, or of another stream; the row is then as before.
         """
-        self._queue(row)
-        queue = self._coding.queue(1)
-        (state,) = load_stream(data, self._identity, queue, [self._table.fresh])
-        self._queues[row] = queue
-        self._table.put(row, state)
+        with self._turn:
+            self._queue(row)
+            queue = self._coding.queue(1)
+            (state,) = load_stream(data, self._identity, queue, [self._table.fresh])
+            self._queues[row] = queue
+            self._table.put(row, state)
 
     @final
     def __reduce__(self) -> NoReturn:
@@ -102,9 +117,9 @@ class StreamRows(ABC, Generic[AnyQueue]):
 
     @final
     def _queue(self, row: int) -> AnyQueue:
-        if row not in self._queues:
+        if not isinstance(row, int | np.integer) or row not in self._queues:
             there = ", ".join(map(str, self._queues)) or "none"
-            raise self._error(f"row {row}: not there; rows are {there}; add() gives a new one")
+            raise self._error(f"row {shown(row)}: not there; rows are {there}; add() gives a new one")
         return self._queues[row]
 
     @abstractmethod
@@ -114,13 +129,16 @@ class StreamRows(ABC, Generic[AnyQueue]):
     @final
     def _feed(self, data: Mapping[int, Any]) -> dict[int, Any]:
         """Check all rows before any takes something."""
+        if not isinstance(data, Mapping):
+            raise self._error(f"stream {self._coding.kind}s: fed {shown(data)}; give a dict, row to what it gets")
         checked = {}
-        for row, item in data.items():
-            name = f"stream {self._coding.kind}s: row {row}"
-            checked[row] = self._coding.check(item, self._queue(row), channels=None, name=name)
-        for row, array in checked.items():
-            self._queues[row].take(array)
-        results = self._run(checked)
+        with self._turn:
+            for row, item in data.items():
+                name = f"stream {self._coding.kind}s: row {row}"
+                checked[row] = self._coding.check(item, self._queue(row), channels=None, name=name)
+            for row, array in checked.items():
+                self._queues[row].take(array)
+            results = self._run(checked)
         return {row: like(result, is_torch(data[row])) for row, result in results.items()}
 
     @final

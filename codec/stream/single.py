@@ -16,6 +16,7 @@ from codec.stream.asynchronous import pump
 from codec.stream.checks import check_channels
 from codec.stream.coding import AnyQueue, Coding
 from codec.stream.state import Identity, load_stream, refuse_pickle, save_stream
+from codec.stream.turn import Turn
 
 
 class Stream(ABC, Generic[AnyQueue]):
@@ -24,15 +25,17 @@ class Stream(ABC, Generic[AnyQueue]):
     def __init__(self, coding: Coding[AnyQueue], *, channels: int | None) -> None:
         """Begin; `channels` None for arrays without an axis of channels."""
         self._coding, self._rows, self._channels = coding, check_channels(channels), channels
+        self._turn = Turn(f"stream {coding.kind}")
         self.reset()
 
     @final
     def reset(self) -> None:
         """Back to the state before the first sample or frame."""
-        self._states: list[State] = self._coding.begin(self._rows)
-        self._last: list[State] = []  # what the network left after the last step, of each channel
-        self._queue = self._coding.queue(self._rows)
-        self._is_torch = False
+        with self._turn:
+            self._states: list[State] = self._coding.begin(self._rows)
+            self._last: list[State] = []  # what the network left after the last step, of each channel
+            self._queue = self._coding.queue(self._rows)
+            self._is_torch = False
 
     @final
     def flush(self) -> NDArray[Any] | Any:
@@ -41,9 +44,10 @@ class Stream(ABC, Generic[AnyQueue]):
         All frames that an encoder gives are together ceil((n_samples + delay) / hop_length). Of the kind of array that
         was fed, which no type can say.
         """
-        if not self._queue.ended:
-            self._queue.close()
-        return self._run()
+        with self._turn:
+            if not self._queue.ended:
+                self._queue.close()
+            return self._run()
 
     @final
     def stream(self, chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -60,7 +64,8 @@ class Stream(ABC, Generic[AnyQueue]):
     @final
     def state(self) -> bytes:
         """All that the stream remembers, for `load_state` of one like it: safetensors."""
-        return save_stream(self._identity(), self._queue, self._states)
+        with self._turn:
+            return save_stream(self._identity(), self._queue, self._states)
 
     @final
     def load_state(self, data: bytes) -> None:
@@ -70,14 +75,17 @@ class Stream(ABC, Generic[AnyQueue]):
             StateError: damaged, or of another stream; this one is then as before.
         """
         fresh, queue = self._coding.begin(self._rows), self._coding.queue(self._rows)
-        self._states = load_stream(data, self._identity(), queue, fresh)
-        self._queue, self._last = queue, []
+        with self._turn:
+            self._states = load_stream(data, self._identity(), queue, fresh)
+            self._queue, self._last = queue, []
 
     @final
     def copy(self) -> Self:
         """A second stream that goes on from here by itself."""
         twin = object.__new__(type(self))
-        twin.__dict__ |= self.__dict__ | {"_queue": self._queue.copy()}  # arrays are never written into
+        with self._turn:
+            own = {"_queue": self._queue.copy(), "_turn": Turn(f"stream {self._coding.kind}")}
+            twin.__dict__ |= self.__dict__ | own  # arrays are never written into
         return twin
 
     @final
@@ -116,9 +124,10 @@ class Stream(ABC, Generic[AnyQueue]):
     @final
     def _feed(self, data: Any) -> Any:
         name = f"stream {self._coding.kind}"
-        self._queue.take(self._coding.check(data, self._queue, channels=self._channels, name=name))
-        self._is_torch = is_torch(data)
-        return self._run()
+        with self._turn:
+            self._queue.take(self._coding.check(data, self._queue, channels=self._channels, name=name))
+            self._is_torch = is_torch(data)
+            return self._run()
 
     @final
     def _run(self) -> Any:

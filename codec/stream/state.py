@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from codec.arguments import shown
 from codec.config import ModelInfo
 from codec.engine import Engine, State
 from codec.errors import StateError
@@ -54,6 +55,8 @@ def unpack(data: bytes, identity: Identity) -> tuple[Counts, Tensors]:
     Raises:
         StateError: damaged, of another version, or of a stream that differs from `identity`; it names where.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise StateError(f"stream state: {shown(data)}: give the bytes that state() gave")
     try:
         tensors = {name: array.copy() for name, array in load(bytes(data)).items()}  # torch wants them writable
         size = int.from_bytes(data[:8], "little")

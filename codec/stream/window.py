@@ -63,12 +63,16 @@ class Window(NamedTuple):
 
 
 def encoder_reach(info: ModelInfo) -> Reach:
-    """Of a model's encoder; a causal one remembers, and needs no windows."""
+    """Of a model's encoder; a causal one remembers, and needs no windows. That of a segment is a frame of its own."""
+    if info.segments is not None:
+        return Reach(ahead=info.segments.overlap)
     return _reach(info.encoder_context, info.encoder_lookahead, info.encoder_start)
 
 
 def decoder_reach(info: ModelInfo) -> Reach:
-    """Of a model's decoder."""
+    """Of a model's decoder; the engine remembers what segments have in common."""
+    if info.segments is not None:
+        return Reach()
     return _reach(info.context, info.decoder_lookahead, info.decoder_start)
 
 

@@ -1,5 +1,6 @@
 // node roundtrip.mjs MODEL_FOLDER IN.wav CODES.json OUT.wav
-// A WAV file, 16 bit, one channel, at the model's rate, to codes and back, frame by frame as a live stream would.
+// A WAV file, 16 bit, one channel, at the model's rate, to codes and back: frame by frame as a live stream would; a model
+// that looks ahead takes all of it at once.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import ort from "onnxruntime-node";
@@ -10,7 +11,7 @@ const OPTIONS = { intraOpNumThreads: 1, interOpNumThreads: 1, logSeverityLevel: 
 function readWav(path) {
   const file = readFileSync(path);
   if (file.toString("latin1", 0, 4) !== "RIFF" || file.toString("latin1", 8, 12) !== "WAVE") {
-    throw new Error(`${path}: not a WAV file`);
+    stop(`${path}: not a WAV file`);
   }
   let sampleRate;
   for (let at = 12; at + 8 <= file.length; ) {
@@ -21,7 +22,7 @@ function readWav(path) {
       sampleRate = body.readUInt32LE(4);
       const [format, channels, bits] = [body.readUInt16LE(0), body.readUInt16LE(2), body.readUInt16LE(14)];
       if (format !== 1 || channels !== 1 || bits !== 16) {
-        throw new Error(`${path}: expected 16 bit PCM with one channel`);
+        stop(`${path}: expected 16 bit PCM with one channel`);
       }
     } else if (id === "data") {
       const samples = new Float32Array(body.length >> 1);
@@ -30,7 +31,13 @@ function readWav(path) {
     }
     at += 8 + size + (size % 2); // chunks begin at even bytes
   }
-  throw new Error(`${path}: no samples`);
+  stop(`${path}: no samples`);
+}
+
+/** An error of ours: one line, as the command line of the package prints it. */
+function stop(message) {
+  console.error(message);
+  process.exit(1);
 }
 
 function writeWav(path, samples, sampleRate) {
@@ -85,31 +92,43 @@ if (!wavOut) {
   console.error("usage: node roundtrip.mjs MODEL_FOLDER IN.wav CODES.json OUT.wav");
   process.exit(2);
 }
-const { info } = JSON.parse(readFileSync(join(folder, "model.json"), "utf8"));
+const CAUSAL = { encoder_lookahead: 0, decoder_lookahead: 0, encoder_start: 1, decoder_start: 1 }; // where nothing is said
+const info = { ...CAUSAL, ...JSON.parse(readFileSync(join(folder, "model.json"), "utf8")).info };
+if (info.condition) stop(`${folder}: decodes with a vector beside the codes; this example passes codes alone, use Python`);
+if (info.segments) stop(`${folder}: codes in segments that overlap; this example codes a signal as one, use Python`);
 const { samples, sampleRate } = readWav(wavIn);
-if (sampleRate !== info.sample_rate) throw new Error(`${wavIn}: ${sampleRate} Hz, the model has ${info.sample_rate}`);
+if (sampleRate !== info.sample_rate) stop(`${wavIn}: ${sampleRate} Hz, the model has ${info.sample_rate}`);
+if (!samples.length) stop(`${wavIn}: no samples`);
 
-// The output is late by `delay` samples: as many zeros after the end bring out the last ones.
+// The output is late by `delay` samples: as many zeros after the end bring out the last ones. A `ragged` encoder fills a
+// last frame that is not whole by itself, and zeros in its place would be another signal.
 const hop = info.hop_length;
 const nFrames = Math.ceil((samples.length + info.delay) / hop);
-const padded = new Float32Array(nFrames * hop);
+const padded = new Float32Array(info.ragged ? samples.length : nFrames * hop);
 padded.set(samples);
+
+/** First and end frame of each step: one frame, the first step as many as the graph needs; all where it looks ahead. */
+function steps(lookahead, start) {
+  const ends = lookahead === 0 ? [] : [nFrames];
+  for (let end = Math.min(start, nFrames); lookahead === 0 && end <= nFrames; end++) ends.push(end);
+  return ends.map((end, i) => [i ? ends[i - 1] : 0, end]);
+}
 
 const encoder = await Graph.open(folder, "encoder.onnx");
 const codes = info.codebook_sizes.map(() => []);
-for (let frame = 0; frame < nFrames; frame++) {
-  const block = new ort.Tensor("float32", padded.slice(frame * hop, (frame + 1) * hop), [1, 1, hop]);
-  const found = (await encoder.step("audio", block, "codes")).data;
-  codes.forEach((row, i) => row.push(Number(found[i])));
+for (const [first, end] of steps(info.encoder_lookahead, info.encoder_start)) {
+  const part = padded.slice(first * hop, end * hop);
+  const found = (await encoder.step("audio", new ort.Tensor("float32", part, [1, 1, part.length]), "codes")).data;
+  found.forEach((code, at) => codes[Math.floor(at / (end - first))].push(Number(code)));
 }
 writeFileSync(codesOut, JSON.stringify(codes) + "\n");
 
 const decoder = await Graph.open(folder, "decoder.onnx");
 const audio = new Float32Array(nFrames * hop);
-for (let frame = 0; frame < nFrames; frame++) {
-  const column = BigInt64Array.from(codes, (row) => BigInt(row[frame]));
-  const block = new ort.Tensor("int64", column, [1, codes.length, 1]);
-  audio.set((await decoder.step("codes", block, "audio")).data, frame * hop);
+for (const [first, end] of steps(info.decoder_lookahead, info.decoder_start)) {
+  const part = codes.flatMap((row) => row.slice(first, end));
+  const block = new ort.Tensor("int64", BigInt64Array.from(part, BigInt), [1, codes.length, end - first]);
+  audio.set((await decoder.step("codes", block, "audio")).data, first * hop);
 }
 writeWav(wavOut, audio.subarray(info.delay, info.delay + samples.length), sampleRate);
 console.log(`${nFrames} frames of ${codes.length} codes`);

@@ -1,0 +1,30 @@
+"""One caller at a time: two threads that feed one stream would mix their steps, and neither would hear of it.
+
+>>> turn = Turn("stream encoder")
+>>> with turn, turn:
+...     pass
+Traceback (most recent call last):
+codec.errors.StateError: stream encoder: in use by another thread; give each thread a stream of its own, or take turns
+"""
+
+from __future__ import annotations
+
+import threading
+
+from codec.errors import StateError
+
+
+class Turn:
+    """A context that only one caller is in; the next one is refused, not kept waiting. Raises: StateError."""
+
+    def __init__(self, name: str) -> None:
+        """`name` begins the error's text."""
+        self._name, self._lock = name, threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            what = "give each thread a stream of its own, or take turns"
+            raise StateError(f"{self._name}: in use by another thread; {what}")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
