@@ -53,8 +53,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Compiled modules are kept whatever the environment says: else both workers and every command compile the tree anew.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow

@@ -8,6 +8,7 @@
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ __all__ = [
     "read_audio",
     "write_audio",
 ]
+
+# From 1.29 on, onnxruntime tells its maker of every process and model, and keeps an id of the machine on the disk,
+# unless this is set before it begins. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported when first asked for: the command line then starts, and listens to Ctrl-C, before numpy comes in.
 _PLACES = {

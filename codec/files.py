@@ -66,11 +66,14 @@ def atomic_path(
     try:
         # os.open and not tempfile: the file gets the rights that the user's umask gives to any new file.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        rights = temporary.stat().st_mode
     except OSError as failure:
         raise error(f"{os.fspath(target)}: cannot be written: {describe_os_error(failure)}") from failure
     try:
         with _no_space_as(error, target):
             yield temporary
+            if temporary.stat().st_mode != rights:  # safetensors puts a file of its own there, for its owner alone
+                temporary.chmod(stat.S_IMODE(rights))
             _sync(temporary)
             _refuse(path, target, overwrite, error)
             os.replace(temporary, path)

@@ -43,7 +43,8 @@ from codec.stream import MODES
 from codec.transcode import open_named_model
 
 CODES_BAR, AUDIO_BAR, EQUAL_BAR = f">= {MIN_CODES:.1%}", f">= {MIN_AUDIO_DB:g} dB", "=="
-SECONDS = {"block": 1.5, "frame": 0.4}  # of audio for what is compared with ==; a step of torch takes milliseconds
+# Of audio, for what is compared with ==: more than a block; a step of torch takes milliseconds.
+SECONDS = {"block": 2.8, "frame": 0.4}
 LOW_PRECISION = ("onnx-int8",)  # other numbers than full precision, and on other CPUs: reported there, not judged
 CUTTINGS = 2  # random chunkings to try
 

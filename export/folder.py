@@ -16,6 +16,7 @@ from torch import Tensor
 from codec.config import ModelConfig
 from codec.engine.torch_engine import load_network
 from codec.errors import ModelError
+from codec.files import atomic_path
 from codec.modelfolder import WEIGHTS, ModelFolder, read_facts, write_model
 from codec.network import Network
 
@@ -55,7 +56,8 @@ def write_folder(
     kind = torch.float16 if half else torch.float32
     stored = {k: x.detach().cpu().to(kind) if x.is_floating_point() else x.cpu() for k, x in weights.items()}
     with room_beside(path) as room:
-        save_file({k: x.contiguous() for k, x in stored.items()}, room / WEIGHTS, metadata={"format": "pt"})
+        with atomic_path(room / WEIGHTS, error=ModelError) as temporary:
+            save_file({k: x.contiguous() for k, x in stored.items()}, temporary, metadata={"format": "pt"})
         folder = write_model(room, Network(config).info(name, licence), config)
         load_network(folder)
         path.mkdir(parents=True, exist_ok=True)

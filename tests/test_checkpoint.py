@@ -131,6 +131,21 @@ def test_the_last_ones_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     assert checkpoint.load(latest) == {"step": 100}
 
 
+def test_what_a_killed_run_had_half_written_goes_and_nothing_else(tmp_path: Path) -> None:
+    checkpoint.save_latest(tmp_path, {"step": 1}, step=1, keep=2)
+    others = [".lock", ".corpus-1.pcm.0a.part", "log.txt", ".tmpfile.wav"]  # another run may be at the second
+    for name in (*others, ".step-00000002.safetensors.8b4c6cb1.part", ".best.safetensors.01234567.part", ".tmpZfOe0t"):
+        (tmp_path / name).write_text("half")
+    checkpoint.remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "step-00000001.safetensors"])
+
+
+def test_a_checkpoint_has_the_rights_of_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    checkpoint.save(tmp_path / "x.safetensors", {"a": torch.ones(3)})
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_half_precision_leaves_integers() -> None:
     half = checkpoint.to_half({"a": torch.ones(1), "b": torch.ones(1, dtype=torch.int64)})
     assert half["a"].dtype == torch.float16

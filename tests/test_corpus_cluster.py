@@ -19,11 +19,10 @@ from codec.corpus.run import Options, read_index, tokenize
 ROOT = Path(__file__).resolve().parents[1]
 HOURS = 1.1 / 3600
 
-pytest.importorskip("ray", reason="ray is not installed: pip install 'neural-codec[ray]'")
-
 
 @pytest.mark.slow
 def test_a_ray_worker_that_is_killed_costs_no_shard_and_doubles_none(tmp_path: Path, speech: Any) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'neural-codec[ray]'")
     source = tmp_path / "in"
     source.mkdir()
     for i in range(10):

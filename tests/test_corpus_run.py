@@ -189,19 +189,18 @@ def test_utterances_that_took_a_process_down_twice_become_failures(
     assert done.n_rows == plan.shards[0].n_rows - 2
 
 
-def test_a_killed_run_whose_half_shard_has_folders_inside_goes_on(tmp_path: Path, speech: Speech) -> None:
+def test_half_a_shard_with_folders_inside_and_notes_of_another_plan_are_not_taken_for_shards(
+    tmp_path: Path, speech: Speech
+) -> None:
+    """Left by a run that was killed, and by a plan that had more shards."""
     corpus, out = make_corpus(tmp_path / "corpus", speech, 2), tmp_path / "out"
     half = out / ".tokens-000000.0123abcd.part" / "speaker"
     half.mkdir(parents=True)
     (half / "000.npy").write_bytes(b"half")
-    assert tokenize(str(corpus), out, Options(engine="onnx", workers=1, output="npy")).is_complete
+    options = Options(engine="onnx", workers=1, output="npy")
+    first = tokenize(str(corpus), out, options)
+    assert (first.is_complete, first.n_done) == (True, 1)
     assert not list(out.glob("*.part"))
-
-
-def test_notes_of_another_plan_are_neither_taken_for_shards_nor_waited_for(tmp_path: Path, speech: Speech) -> None:
-    corpus, out = make_corpus(tmp_path / "corpus", speech, 2), tmp_path / "out"
-    options = Options(engine="onnx", workers=1)
-    assert tokenize(str(corpus), out, options).n_done == 1
     note = out / "done" / "000000.json"
     note.with_name("000007.json").write_bytes(note.read_bytes())
     assert tokenize(str(corpus), out, options).n_done == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_graphs_and_golden_vectors_of_the_weights_before_go_and_the_card_stays(t
     assert not written.has_graphs
     assert sorted(read_facts(shipped)[1]) == ["weights.safetensors"]
     assert sorted(path.name for path in shipped.iterdir()) == ["README.md", "model.json", "weights.safetensors"]
+
+
+def test_whoever_may_read_the_folder_may_read_its_weights(tmp_path: Path, tiny_path: Path) -> None:
+    written = write(tmp_path / "mine", read_model(tiny_path))
+    assert {path.stat().st_mode & 0o777 for path in written.path.iterdir()} == {0o666 & ~umask()}
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, tiny_path: Path) -> None:

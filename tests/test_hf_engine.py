@@ -17,7 +17,12 @@ from codec.errors import ModelError
 from codec.hub import find_model
 from codec.modelfolder import WEIGHTS, read_model
 
-transformers = pytest.importorskip("transformers", reason="the extra interop is not installed")
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> None:
+    """Not at the top: every process that collects the tests would wait for it."""
+    pytest.importorskip("transformers", reason="the extra interop is not installed")
+
 
 DAC = {
     "model_type": "dac", "encoder_hidden_size": 8, "downsampling_ratios": [8, 5, 4, 2], "decoder_hidden_size": 32,
@@ -32,6 +37,8 @@ BERT = {"model_type": "wav2vec2-bert", "feature_projection_input_dim": 160, "con
 
 def make_xcodec() -> Any:
     """Six codebooks of 64 entries, at 50 frames a second."""
+    import transformers
+
     config = transformers.XcodecConfig(
         acoustic_model_config=DAC,
         semantic_model_config=SEMANTIC | HUBERT,
@@ -46,6 +53,8 @@ def make_xcodec() -> Any:
 
 def make_xcodec2() -> Any:
     """One codebook of 65,536 entries."""
+    import transformers
+
     config = transformers.Xcodec2Config(
         semantic_model_config=SEMANTIC | BERT, hidden_size=64, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=2, head_dim=32, encoder_hidden_size=4, quantization_dim=80,
@@ -85,6 +94,8 @@ def codes_of(original: Any, audio: Any) -> Any:
     """What the class itself makes of audio (T,), whole frames: its features are made by another way than ours."""
     further = {}
     if original.config.model_type == "xcodec2":
+        import transformers
+
         extractor = transformers.SeamlessM4TFeatureExtractor(num_mel_bins=80, stride=2)
         half = np.zeros(160, np.float32)
         found = extractor(np.concatenate((half, audio, half)), sampling_rate=16000, return_tensors="pt")

@@ -68,6 +68,14 @@ def test_import_codec_loads_nothing_heavy() -> None:
     assert not loaded & (HEAVY | {"typer", "rich"})
 
 
+def test_coding_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
+    """Else onnxruntime keeps an id of the machine there, and sends it away with what it knows of each model."""
+    program = "import codec; assert codec.load().encode([0.0] * 16000).data.shape[0] == 8"
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], env=home, cwd=ROOT, check=True)
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_import_codec_alone_loads_none_of_what_it_needs_to_code() -> None:
     """So the command line has a say, and an ear for Ctrl-C, before numpy comes in."""
     loaded, _ = modules_after("import codec")

@@ -242,9 +242,9 @@ def test_the_gradient_reaches_back_as_far_as_declared_and_never_forward(name: st
 @given(data=st.data())
 def test_rows_of_a_batch_do_not_meet(name: str, data: st.DataObject) -> None:
     layer, in_dim = draw_layer(name, data)
-    x = torch.randn(3, in_dim, 4 * layer.down, dtype=torch.float64)
-    whole, (y, state) = layer(x), layer.step(x, layer.init_state(3))
-    for row in range(3):
+    x = torch.randn(2, in_dim, 4 * layer.down, dtype=torch.float64)
+    whole, (y, state) = layer(x), layer.step(x, layer.init_state(2))
+    for row in range(2):
         alone, alone_state = layer.step(x[row : row + 1], layer.init_state(1))
         assert close(alone, whole[row : row + 1])
         assert close(alone, y[row : row + 1])

@@ -14,6 +14,7 @@ pytest.importorskip("tensorboard", reason="TensorBoard belongs to the extra trai
 
 
 def write_much(report: Report) -> None:
+    assert report.board is not None
     for step in range(2000):
         report.board.add_text("text", "x" * 4096, step)
         report.board.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,24 @@ def test_a_second_thread_is_refused_and_changes_nothing() -> None:
 
     assert while_fed(encoder.feed, attempt).shape == (4, 3)
     assert encoder.copy().flush().shape == encoder.flush().shape == (4, 2)  # a copy has a turn of its own
+
+
+def test_a_stream_that_was_cancelled_in_a_step_can_be_reset_at_once() -> None:
+    encoder, chunk, speech = codec.load().stream_encoder(codebooks=4), Held(), np.ones(2000, np.float32)
+
+    async def cancel() -> None:
+        task = asyncio.ensure_future(anext(encoder.stream([chunk])))
+        assert await asyncio.to_thread(chunk.asked.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        chunk.free.set()  # the thread goes on by itself
+        encoder.reset()
+
+    asyncio.run(cancel())
+    again = encoder.feed(speech)
+    encoder.reset()
+    assert np.array_equal(again, encoder.feed(speech))
 
 
 def test_rows_neither_come_nor_go_while_another_thread_feeds_them() -> None:

@@ -327,7 +327,7 @@ def test_requests_that_cannot_be_are_refused(embedded: Model, speech: Any) -> No
         ({}, "goes with a bitrate"),
         ({"codebooks": 4}, "give one of them"),
         ({"bitrate": 1000}, "needs at least 1050 bit/s"),
-        ({"bitrate": float("nan")}, "bitrate=nan: goes not with variable"),
+        ({"bitrate": float("nan")}, "bitrate=nan: give bits per second"),
         ({"bitrate": float("inf")}, "bitrate=inf: goes not with variable"),
     ]
     for asked, text in requests:

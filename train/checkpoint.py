@@ -74,6 +74,13 @@ def save_latest(folder: Path, tree: dict[str, Any], *, step: int, keep: int) -> 
     return path
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run had half written; call it only where no other run is at work in the folder."""
+    for pattern in (".step-*.part", ".best.*.part", ".tmp??????"):  # the last one is safetensors' own
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
 def flatten(tree: Any) -> tuple[dict[str, Tensor], Any]:
     """Split a tree into named tensors and a JSON skeleton that says where they were."""
     tensors: dict[str, Tensor] = {}

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from codec.config import replace
 from codec.errors import ConfigError, TrainError
+from codec.files import atomic_path
 from codec.modelfolder import checksum
 from codec.train import checkpoint, speechpack
 from codec.train.config import Recipe, parse_recipe
@@ -155,7 +156,8 @@ def _write_weights(folder: Path, state: dict[str, Any], limit: int) -> int:
     if total > limit:
         raise TrainError(f"the weights alone take {total / 2**20:.1f} MiB; allow more with --size")
     for i, shard in enumerate(_shards(tensors)):
-        save_file(shard, folder / f"weights-{i:03d}.safetensors")
+        with atomic_path(folder / f"weights-{i:03d}.safetensors", error=TrainError) as temporary:
+            save_file(shard, temporary)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

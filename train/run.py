@@ -245,6 +245,7 @@ def _held(recipe: Recipe, ranks: Ranks) -> Iterator[Path]:
 
 
 def _begin_folder(folder: Path, recipe: Recipe) -> None:
+    checkpoint.remove_leftovers(folder)
     known = folder / RECIPE
     if known.exists() and read_yaml(known).get("model") != to_dict(recipe)["model"]:
         raise TrainError(f"{folder}: holds a run of another network; give another run=FOLDER")

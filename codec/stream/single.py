@@ -31,7 +31,7 @@ class Stream(ABC, Generic[AnyQueue]):
     @final
     def reset(self) -> None:
         """Back to the state before the first sample or frame."""
-        with self._turn:
+        with self._turn.lock:  # a step that was cancelled (`stream`) still runs to its end in its thread
             self._states: list[State] = self._coding.begin(self._rows)
             self._last: list[State] = []  # what the network left after the last step, of each channel
             self._queue = self._coding.queue(self._rows)

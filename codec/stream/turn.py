@@ -15,16 +15,20 @@ from codec.errors import StateError
 
 
 class Turn:
-    """A context that only one caller is in; the next one is refused, not kept waiting. Raises: StateError."""
+    """A context that only one caller is in; the next one is refused, not kept waiting. Raises: StateError.
+
+    Attributes:
+        lock: the same context for who would rather wait.
+    """
 
     def __init__(self, name: str) -> None:
         """`name` begins the error's text."""
-        self._name, self._lock = name, threading.Lock()
+        self._name, self.lock = name, threading.Lock()
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if not self.lock.acquire(blocking=False):
             what = "give each thread a stream of its own, or take turns"
             raise StateError(f"{self._name}: in use by another thread; {what}")
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.lock.release()
