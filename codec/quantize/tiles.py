@@ -19,9 +19,10 @@ from codec.quantize.table import Table
 
 Indices = npt.NDArray[np.int64]
 GROUP = 32  # entries whose smallest score is looked at first: one pass that costs a hundredth of the product
-# Rows of a tile, so that its scores, 8 MB, are in the last cache when the minimum is taken. Fewer rows make the product
-# itself slower (it packs the codebook again for every tile): measured, benchmarks/lookup.py.
-MIN_ROWS, MAX_ROWS, TILE = 128, 2048, 1 << 21
+# Rows of a tile, so that its scores are in cache when the minimum is taken: of 8 MB a search took 1.2 or 1.6 times the
+# product, run by run. Fewer rows make the product itself slower (it packs the codebook again for every tile): measured,
+# benchmarks/lookup.py.
+MIN_ROWS, MAX_ROWS, TILE = 128, 1024, 1 << 19
 # A tile with more candidates per row than this has learnt nothing from low precision: float32 looks again.
 CROWD = 32
 
