@@ -1,13 +1,13 @@
 """What one training step of each recipe costs at its published size: seconds and memory, measured.
 
-    python -m benchmarks.recipes [--only NAME] [--crops 1] [--crop SECONDS]
+    python -m benchmarks.recipes [--only NAME] [--crops N] [--crop SECONDS] [--memory GIB]
 
-A process of its own for each recipe, one thread: a step of so many crops of the published length, or of --crop where
-that is too long for a machine, with the recipe's adversary and all codebooks in use. Seconds are those of the
-processor, the least of up to three steps; memory is the process's greatest. Both go into benchmarks/systems.json;
-`python -m benchmarks.systems` writes the table and the lines in the recipes from it. What the published batch takes is
-computed: crops are alike, so seconds grow with their number and length, and memory by what `codec train --dry-run`
-counts for both.
+A process of its own for each recipe, one thread: a step of the published batch, or of so many crops, with the recipe's
+adversary and all codebooks in use; in as few parts (`optim.accumulate`) as keep no more than --memory, by what
+`codec train --dry-run` counts. Seconds are those of the processor, the least of up to three steps; memory is the
+process's greatest. Both go into benchmarks/systems.json; `python -m benchmarks.systems` writes the table and the lines
+in the recipes from it. What the published batch takes in one part, or where it was not measured, is computed: crops are
+alike, so seconds grow with their number and length, and memory by what the dry run counts for both.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ def main() -> None:
     """Measure all recipes, or with --child one in this process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=RECIPES)
-    parser.add_argument("--crops", type=int, default=1)
+    parser.add_argument("--crops", type=int, help="the published batch where not given")
     parser.add_argument("--crop", type=float, help="seconds; the recipe's where not given")
+    parser.add_argument("--memory", type=float, default=6.0, help="GiB that the crops of a part may keep")
     parser.add_argument("--child", action="store_true")
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(measure(args.only, args.crops, args.crop)))
+        print(json.dumps(measure(args.only, args.crops, args.crop, args.memory * 2**30)))
         return
     for name in [args.only] if args.only else RECIPES:
-        command = [sys.executable, "-m", "benchmarks.recipes", "--child", "--only", name, "--crops", str(args.crops)]
+        command = [sys.executable, "-m", "benchmarks.recipes", "--child", "--only", name, "--memory", str(args.memory)]
+        command += ["--crops", str(args.crops)] if args.crops else []
         command += ["--crop", str(args.crop)] if args.crop else []
         done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), cwd=ROOT, check=False)
         if done.returncode:
@@ -50,7 +52,7 @@ def main() -> None:
         print(name, row, flush=True)
 
 
-def measure(name: str, crops: int, crop: float | None = None) -> dict[str, Any]:
+def measure(name: str, crops: int | None, crop: float | None, limit: float) -> dict[str, Any]:
     """Steps of one recipe in this process."""
     import torch
 
@@ -61,12 +63,15 @@ def measure(name: str, crops: int, crop: float | None = None) -> dict[str, Any]:
     from codec.train.trainer import Trainer
 
     torch.set_num_threads(1)
+    published = read_recipe(name)
+    crops = crops or published.data.batch
     words = [f"data.batch={crops}", "optim.precision=float32", "run.device=cpu", "optim.compile=never"]
     words += [f"data.crop={crop}"] if crop else []
-    published = read_recipe(name)
     if published.adversary.start_step > 0:
         words.append("adversary.start_step=0")
-    recipe = read_recipe(name, words)
+    shapes = (read_recipe(name, [*words, f"optim.accumulate={n}"]) for n in range(1, crops + 1) if crops % n == 0)
+    recipe = next((recipe for recipe in shapes if dry_run(recipe).memory <= limit), None)
+    recipe = recipe or read_recipe(name, [*words, f"optim.accumulate={crops}"])
     hop = recipe.model.hop_length
     length = round(recipe.data.crop * recipe.model.frame_rate) * hop
     trainer = Trainer(recipe, torch.device("cpu"))
@@ -82,6 +87,7 @@ def measure(name: str, crops: int, crop: float | None = None) -> dict[str, Any]:
     more = dry_run(published).memory - dry_run(recipe).memory
     return {
         "crops": crops,
+        "parts": recipe.optim.accumulate,
         "crop": recipe.data.crop,
         "batch": published.data.batch,
         "batch_crop": published.data.crop,

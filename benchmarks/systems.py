@@ -71,17 +71,16 @@ def documents(results: dict[str, Any], root: Path) -> dict[str, str]:
 
 
 def steps_table(steps: dict[str, Any]) -> str:
-    """One row per recipe."""
-    lines = ["| recipe | crop, s | seconds a crop | memory, GiB | published batch, s | its seconds | its memory, GiB |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    """One row per recipe; what was computed and not measured stands in brackets."""
+    lines = ["| recipe | published batch, s | in parts | seconds | memory, GiB | memory in one part, GiB |"]
+    lines += ["|---|---|---|---|---|---|"]
     for name in sorted(steps):
         row = steps[name]
-        one = row["seconds"] / row["crops"]
-        measured = f"{row['crop']:g} | {digits(one)} | {gib(row['memory_bytes'])}"
-        batch = f"{row['batch']} x {published_crop(row):g}"
-        lines.append(
-            f"| `{name}` | {measured} | {batch} | {digits(batch_seconds(row))} | {gib(row['batch_memory_bytes'])} |"
-        )
+        seconds, memory, whole = digits(batch_seconds(row)), gib(row["memory_bytes"]), gib(row["batch_memory_bytes"])
+        measured = f"- | [{seconds}] | - | [{whole}]"
+        if is_published(row):
+            measured = f"{row['parts']} | {seconds} | {memory} | {memory if row['parts'] == 1 else f'[{whole}]'}"
+        lines.append(f"| `{name}` | {row['batch']} x {published_crop(row):g} | {measured} |")
     return "\n".join(lines)
 
 
@@ -102,14 +101,29 @@ def trainings_table(trainings: dict[str, Any]) -> str:
 
 def cost_line(row: dict[str, Any]) -> str:
     """What stands in a recipe."""
-    crops = "a crop" if row["crops"] == 1 else f"{row['crops']} crops"
-    each = "" if published_crop(row) == row["crop"] else f" of crops of {published_crop(row):g} s"
+    took = f"took {digits(row['seconds'])} s and {gib(row['memory_bytes'])} GiB on one CPU core"
+    source = "(python -m benchmarks.recipes)"
+    whole = gib(row["batch_memory_bytes"])
+    if not is_published(row):
+        crops = "a crop" if row["crops"] == 1 else f"{row['crops']} crops"
+        each = "" if published_crop(row) == row["crop"] else f" of crops of {published_crop(row):g} s"
+        return (
+            f"# A step of {crops} of {row['crop']:g} s {took} {source};\n"
+            f"# computed from it, the published batch of {row['batch']}{each} takes {digits(batch_seconds(row))} s and "
+            f"{whole} GiB there.\n"
+        )
+    batch = f"# A step of the published batch, {row['batch']} crops of {row['crop']:g} s"
+    if row["parts"] == 1:
+        return f"{batch}, {took}\n# {source}.\n"
     return (
-        f"# A step of {crops} of {row['crop']:g} s took {digits(row['seconds'])} s and {gib(row['memory_bytes'])} GiB "
-        f"on one CPU core (python -m benchmarks.recipes);\n"
-        f"# computed from it, the published batch of {row['batch']}{each} takes {digits(batch_seconds(row))} s and "
-        f"{gib(row['batch_memory_bytes'])} GiB there.\n"
+        f"{batch}, in {row['parts']} parts (optim.accumulate={row['parts']})\n"
+        f"# {took} {source}; in one part it would take {whole} GiB, computed.\n"
     )
+
+
+def is_published(row: dict[str, Any]) -> bool:
+    """Whether the published batch was measured."""
+    return bool(row["crops"] == row["batch"] and row["crop"] == published_crop(row))
 
 
 def published_crop(row: dict[str, Any]) -> float:
@@ -125,7 +139,7 @@ def batch_seconds(row: dict[str, Any]) -> float:
 
 def with_cost(text: str, line: str) -> str:
     """The recipe's text with these lines behind those of its source, in the place of older ones."""
-    text = re.sub(r"# A step of [^\n]*\n# computed from it, [^\n]*\n", "", text)
+    text = re.sub(r"# A step of [^\n]*\n# (?:computed from it|took|\(python -m)[^\n]*\n", "", text)
     place = text.index("# What differs")
     return text[:place] + line + text[place:]
 

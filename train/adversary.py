@@ -63,31 +63,34 @@ class Adversary:
         at = int(torch.randint(audio.shape[-1] - length + 1, (), generator=generator))
         return audio[:, at : at + length], audio_hat[:, at : at + length]
 
-    def learn(self, audio: Tensor, audio_hat: Tensor, *, rate: float) -> Tensor:
+    def learn(self, audio: Tensor, audio_hat: Tensor, *, rate: float, parts: int = 1) -> Tensor:
         """One update of the discriminators; a gradient that is not finite is left out.
 
         Args:
             audio: recordings (B, T).
             audio_hat: reconstructions (B, T); no gradient goes back into them.
             rate: learning rate.
+            parts: equal parts of the rows that go through one after another, for less memory.
 
         Returns:
             Their loss, scalar, detached; chance is 2 with hinge, 1/2 with least squares, for each that is added up.
         """
         set_rate(self.optimizer, rate)
-        with self._autocast():
-            real, _ = self.discriminators(audio)
-            fake, _ = self.discriminators(audio_hat.detach())
-        families = self.discriminators.families
-        scores, scores_hat = ([x.float() for x in side] for side in (real, fake))
-        loss = adversarial.discriminator_loss(scores, scores_hat, self.config, families)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = []
+        for recorded, made in zip(audio.chunk(parts), audio_hat.detach().chunk(parts), strict=True):
+            with self._autocast():
+                real, _ = self.discriminators(recorded)
+                fake, _ = self.discriminators(made)
+            scores, scores_hat = ([x.float() for x in side] for side in (real, fake))
+            loss = adversarial.discriminator_loss(scores, scores_hat, self.config, self.discriminators.families) / parts
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
         average_gradients(self.discriminators)
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), CLIP)
         step_if_finite(self.optimizer, norm)
         self.optimizer.zero_grad(set_to_none=True)
-        self.last = loss.detach()
+        self.last = torch.stack(losses).sum()
         return self.last
 
     def terms(self, audio: Tensor, audio_hat: Tensor) -> dict[str, Tensor]:

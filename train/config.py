@@ -25,6 +25,7 @@ from codec.train.limits import (
     BELOW_ONE,
     MANY,
     SHARE,
+    check_batch,
     check_levels,
     check_numbers,
     check_parts,
@@ -144,6 +145,7 @@ class OptimConfig:
     ema: float = 0.999  # decay of the averaged weights
     max_skips: int = 20  # steps in a row with a gradient that is not finite, before the run stops
     levels: dict[str, float] = field(default_factory=dict)  # codebooks in use: share of the crops; all when empty
+    accumulate: int = 1  # equal parts of each batch that go through one after another: the same step in less memory
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the machine has units for it
     compile: str = "auto"  # always, never, or auto: on a GPU (on and off are booleans to YAML)
     freeze: tuple[str, ...] = ()  # parts that do not learn: encoder, bottleneck, decoder
@@ -152,7 +154,7 @@ class OptimConfig:
         """Check values."""
         shares = {"decay_share": SHARE, "final_rate": SHARE, "betas": BELOW_ONE, "ema": BELOW_ONE}
         check_numbers("optim", self, shares | {"weight_decay": AT_LEAST_0, "clip": (1e-9, MANY)})
-        check_numbers("optim", self, {"warmup": AT_LEAST_0, "max_skips": AT_LEAST_0})
+        check_numbers("optim", self, {"warmup": AT_LEAST_0, "max_skips": AT_LEAST_0, "accumulate": AT_LEAST_1})
         check_levels(self.levels)
         check_parts("optim.freeze", self.freeze)
 
@@ -303,6 +305,7 @@ class Recipe:
             raise ConfigError("loss: no weight for what is heard; give one, for example loss.mel=10")
         if self.optim.steps < 1 or self.data.batch < 1:
             raise ConfigError(f"optim.steps, data.batch: at least 1, found {self.optim.steps}, {self.data.batch}")
+        check_batch(self.data.batch, self.optim.accumulate)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -261,6 +261,12 @@ class Batch:
     levels: Tensor
     labels: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def split(self, count: int) -> list[Batch]:
+        """Equal parts of so many rows each as `count` parts of all have, in the order of rows."""
+        size = len(self.audio) // count
+        rows = [slice(i * size, (i + 1) * size) for i in range(count)]
+        return [Batch(self.audio[r], self.levels[r], {k: x[r] for k, x in self.labels.items()}) for r in rows]
+
 
 class Batches:
     """Random crops: `batches(step)` is the same for the same seed and step.

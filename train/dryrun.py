@@ -37,8 +37,8 @@ class Cost:
         frame_rate: frames per second.
         bitrate: bits per second with all codebooks.
         gmacs: products of an encoding and a decoding of one second, 1e9; Fourier transforms are not counted.
-        memory: of a training step at the recipe's batch and crop, in float32, bytes; what layers keep for the gradient,
-            weights, gradients and moments, not the workspace of a device.
+        memory: of a training step at the recipe's batch and crop, in float32, bytes; what layers keep for the gradient
+            of one of its `optim.accumulate` parts, weights, gradients and moments, not the workspace of a device.
     """
 
     parameters: dict[str, int]
@@ -75,6 +75,7 @@ def dry_run(recipe: Recipe) -> Cost:
             with _counting(adversary) as sizes:
                 adversary(torch.empty(2, length))  # a recording and what was made of it
             kept += sum(sizes.values())
+    rows = recipe.data.batch // recipe.optim.accumulate
     names = {"encoder": "encoder", "bottleneck": "quantizer", "decoder": "decoder"}
     parameters = {ours: info.parameters[name] for name, ours in names.items()}
     return Cost(
@@ -83,17 +84,18 @@ def dry_run(recipe: Recipe) -> Cost:
         frame_rate=info.frame_rate,
         bitrate=info.bitrate,
         gmacs=gmacs,
-        memory=kept * recipe.data.batch + learned * (LEARNED + AVERAGED) + opposed * LEARNED,
+        memory=kept * rows + learned * (LEARNED + AVERAGED) + opposed * LEARNED,
     )
 
 
 def describe(cost: Cost, recipe: Recipe) -> str:
     """A few lines for people."""
     millions = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in cost.parameters.items())
+    parts = f", in {recipe.optim.accumulate} parts," if recipe.optim.accumulate > 1 else ""
     return (
         f"{recipe.name}: {millions}; discriminators {cost.discriminators / 1e6:.2f} M\n"
         f"{cost.frame_rate:g} frames/s, {cost.bitrate / 1000:g} kbit/s, {cost.gmacs:.2f} GMAC for a second\n"
-        f"a step of {recipe.data.batch} x {recipe.data.crop:g} s keeps {cost.memory / 2**30:.1f} GiB in float32"
+        f"a step of {recipe.data.batch} x {recipe.data.crop:g} s{parts} keeps {cost.memory / 2**30:.1f} GiB in float32"
     )
 
 

@@ -54,12 +54,13 @@ class Ranks:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
-    def rows(self, batch: int) -> slice:
-        """Which rows of a batch are for this process. Raises: ConfigError where they cannot be shared evenly."""
-        if batch % self.count:
+    def rows(self, batch: int, parts: int = 1) -> slice:
+        """Which rows of a batch are for this process, in equal `parts`. Raises: ConfigError where they are not even."""
+        if batch % (self.count * parts):
             raise ConfigError(
-                f"data.batch: {batch} rows cannot be shared evenly by {self.count} processes; "
-                f"give a multiple of {self.count}, or start another number of processes"
+                f"data.batch: {batch} rows cannot be shared evenly by {self.count} processes"
+                + (f" in {parts} parts each (optim.accumulate)" if parts > 1 else "")
+                + f"; give a multiple of {self.count * parts}, or start another number of processes"
             )
         size = batch // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
@@ -129,11 +130,14 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def drawing(seed: int, step: int) -> Iterator[None]:
-    """What layers draw inside (noise, dropped rows) depends on seed, step and rank alone, as a resume needs it."""
+def drawing(seed: int, step: int, part: int = 0, parts: int = 1) -> Iterator[None]:
+    """What layers draw inside (noise, dropped rows) depends on seed, step, rank and part alone, as a resume needs it.
+
+    A process with `parts` draws for them what so many processes would.
+    """
     rank = dist.get_rank() if count_ranks() > 1 else 0
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed * 9_000_011 + step * 65_537 + rank) % 2**63)
+        torch.manual_seed((seed * 9_000_011 + step * 65_537 + rank * parts + part) % 2**63)
         yield
 
 

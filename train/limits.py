@@ -46,3 +46,9 @@ def check_levels(levels: Mapping[str, float]) -> None:
         raise ConfigError(
             f"optim.levels: expected codebooks: share, for example {{2: 0.25, 4: 0.75}}, found {dict(levels)}"
         )
+
+
+def check_batch(batch: int, accumulate: int) -> None:
+    """Refuse a batch that has no so many equal parts. Raises: ConfigError."""
+    if batch % accumulate:
+        raise ConfigError(f"optim.accumulate: a batch of {batch} has no {accumulate} equal parts; see data.batch")

@@ -56,7 +56,7 @@ def run(recipe: Recipe, say: Say, *, stop_after: int | None = None) -> Path:
         TrainError: no data, a folder of another recipe, or a run that diverges.
     """
     ranks = read_ranks(os.environ)
-    ranks.rows(recipe.data.batch)  # refused before anything is written
+    ranks.rows(recipe.data.batch, recipe.optim.accumulate)  # refused before anything is written
     device = choose_device(recipe.run.device, ranks)
     with prepared(device, recipe.run.threads), joined(ranks, device), _held(recipe, ranks) as folder:
         if ranks.first:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.errors import ConfigError, TrainError
 from codec.network import Network
-from codec.quantize.base import Quantized
+from codec.quantize.base import Quantized, join
 from codec.quantize.learn import Learner, zero_moments
 from codec.train import losses
 from codec.train.adversary import Adversary
@@ -112,24 +112,35 @@ class Trainer:
         optim = self.recipe.optim
         rate = rate_at(self.step, optim, begin=self.begin)
         set_rate(self.optimizer, rate)
-        passed = self._forward(batch.audio, batch.levels)
-        values = self._values(passed)
-        if self.heads is not None:
-            values |= self.heads.terms(passed.quantized.parts, batch.labels)
-            self.heads.optimizer.zero_grad(set_to_none=True)
-        weights, extra = self._oppose(passed, values, rate / optim.rate)
+        parts = batch.split(optim.accumulate)
+        # One part is passed once; of several each is passed again for its gradient, after the adversary heard all.
+        only = [self._forward(batch.audio, batch.levels)] if len(parts) == 1 else []
+        weights, extra = self._oppose(only or parts, rate / optim.rate)
         self.optimizer.zero_grad(set_to_none=True)
-        self._backward(passed, values, weights)
+        if self.heads is not None:
+            self.heads.optimizer.zero_grad(set_to_none=True)
+        learnt: list[Quantized] = []
+        seen: list[dict[str, Tensor]] = []
+        for i, part in enumerate(parts):
+            passed = only.pop() if only else self._forward(part.audio, part.levels, i, len(parts))
+            values = self._values(passed) | self._opposed(passed)
+            if self.heads is not None:
+                values |= self.heads.terms(passed.quantized.parts, part.labels)
+            self._backward(passed, values, weights, len(parts))
+            learnt.append(passed.quantized if len(parts) == 1 else join([passed.quantized]))
+            seen.append({name: value.detach() for name, value in values.items()})
+            del passed, values  # and what they keep for the gradient
         average_gradients(self.network, *([] if self.heads is None else [self.heads.modules]))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
         if self.heads is not None:
             self.heads.step(rate, norm)
-        finite = self._advance(passed.quantized, norm)
+        finite = self._advance(learnt[0] if len(learnt) == 1 else join(learnt), norm)
         self.step += 1
         self.skips.count(finite)
         if not self.deferred:
             self.check()
-        return StepReport({k: v.detach() for k, v in (values | extra).items()}, norm.detach(), rate, finite)
+        values = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
+        return StepReport(values | extra, norm.detach(), rate, finite)
 
     def check(self) -> None:
         """Look at the count of steps left out; waits for the device.
@@ -144,8 +155,8 @@ class Trainer:
                 "lower optim.rate, or start again from an earlier checkpoint"
             )
 
-    def _forward(self, audio: Tensor, levels: Tensor) -> Passed:
-        with self.autocast(), drawing(self.recipe.run.seed, self.step):
+    def _forward(self, audio: Tensor, levels: Tensor, part: int = 0, parts: int = 1) -> Passed:
+        with self.autocast(), drawing(self.recipe.run.seed, self.step, part, parts):
             latent = self._encoder(audio)
             quantized = self.network.bottleneck(latent, levels, n_stages=self.learner.n_started)
             audio_hat = self._decoder(quantized.latent)
@@ -160,22 +171,41 @@ class Trainer:
             values["distill"] = self.teacher.distance(passed.whole, passed.quantized.latent)
         return values
 
-    def _oppose(
-        self, passed: Passed, values: dict[str, Tensor], share: float
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Let the adversary learn and add its terms to `values`; gives the weights of all terms, and more to log."""
+    def _oppose(self, parts: Sequence[Passed | Batch], share: float) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Let the adversary learn from a step's parts; gives the weights of all terms, and more to log.
+
+        Args:
+            parts: the only one as it was passed, or several that are passed here without a gradient.
+            share: of the full learning rate.
+        """
         config = self.recipe.adversary
         if config.start_step < 0 or self.step < config.start_step:
             return self.weights, {}
         if self.adversary is None:
             self.adversary = self.make_adversary()
-        heard = self.adversary.hear(passed.audio, passed.audio_hat, self.step, self.recipe.model.sample_rate)
         if (self.step - self.adversary.begin) % config.every == 0:
-            self.adversary.learn(*heard, rate=config.rate * share)
-        values |= self.adversary.terms(*heard)
+            pairs = [self._outline(part, i, len(parts)) for i, part in enumerate(parts)]
+            audio, audio_hat = (torch.cat(side) for side in zip(*pairs, strict=True))
+            self.adversary.learn(audio, audio_hat, rate=config.rate * share, parts=len(parts))
         ramp = self.adversary.ramp(self.step)
         extra = {} if self.adversary.last is None else {"discriminator": self.adversary.last}
         return self.weights | {k: self.weights[k] * ramp for k in ("adversarial", "feature_matching")}, extra
+
+    @torch.no_grad()
+    def _outline(self, part: Passed | Batch, i: int, count: int) -> tuple[Tensor, Tensor]:
+        """What the adversary hears of part i, audio and audio_hat (B, T)."""
+        passed = part if isinstance(part, Passed) else self._forward(part.audio, part.levels, i, count)
+        return self._heard(passed)
+
+    def _heard(self, passed: Passed) -> tuple[Tensor, Tensor]:
+        assert self.adversary is not None
+        return self.adversary.hear(passed.audio, passed.audio_hat, self.step, self.recipe.model.sample_rate)
+
+    def _opposed(self, passed: Passed) -> dict[str, Tensor]:
+        """The adversary's terms; none before it takes part."""
+        if self.adversary is None or not 0 <= self.recipe.adversary.start_step <= self.step:
+            return {}
+        return self.adversary.terms(*self._heard(passed))
 
     def make_adversary(self) -> Adversary:
         """A fresh adversary that begins now."""
@@ -187,19 +217,20 @@ class Trainer:
             precision=self.precision,
         )
 
-    def _backward(self, passed: Passed, values: dict[str, Tensor], weights: dict[str, float]) -> None:
+    def _backward(self, passed: Passed, values: dict[str, Tensor], weights: dict[str, float], parts: int) -> None:
+        """Add the gradient of one of the step's parts."""
         if self.balancer is None:
-            losses.weigh(values, weights).backward()  # type: ignore[no-untyped-call]
+            (losses.weigh(values, weights) / parts).backward()  # type: ignore[no-untyped-call]
             return
         # Of the latent, no functions of audio_hat: by their own weights, beside the others.
         inner = {name: value for name, value in values.items() if name in ("commitment", "distill", *HEADS)}
         others = {name: value for name, value in values.items() if name not in inner}
-        gradient = self.balancer.gradient(others, weights, passed.audio_hat)
+        gradient = self.balancer.gradient(others, weights, passed.audio_hat, parts=parts) / parts
         beside = losses.weigh(inner, weights)
         if not beside.requires_grad:  # no stage has started
             torch.autograd.backward([passed.audio_hat], [gradient])
         else:
-            torch.autograd.backward([passed.audio_hat, beside], [gradient, torch.ones_like(beside)])
+            torch.autograd.backward([passed.audio_hat, beside], [gradient, torch.ones_like(beside) / parts])
 
     def _advance(self, quantized: Quantized, norm: Tensor) -> Tensor:
         """Optimiser, codebooks and average take a step, unless the gradient is not finite: (), bool."""

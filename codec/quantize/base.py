@@ -11,6 +11,7 @@ codec.errors.CodesError: code 4 at row 0, codebook 0, frame 2: this codebook has
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -49,6 +50,20 @@ class Quantized:
     loss: Tensor
     inputs: tuple[Tensor | None, ...]
     parts: tuple[Tensor, ...] = ()
+
+
+def join(passes: Sequence[Quantized]) -> Quantized:
+    """Passes of the parts of a batch as one of the whole, for who learns from codes and inputs; without gradients.
+
+    Codes and inputs are those of the whole batch; `parts` are left out.
+    """
+    inputs = zip(*(x.inputs for x in passes), strict=True)
+    return Quantized(
+        torch.cat([x.latent.detach() for x in passes]),
+        torch.cat([x.codes for x in passes]),
+        torch.stack([x.loss.detach() for x in passes]).mean(),
+        tuple(None if None in found else torch.cat(found) for found in inputs),
+    )
 
 
 class Bottleneck(nn.Module, ABC):
