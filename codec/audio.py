@@ -92,7 +92,8 @@ def check_samples(audio: Audio, name: str, *, start: int = 0) -> None:
     Raises:
         AudioError: a sample is NaN, infinite or beyond any scale.
     """
-    if audio.size and not np.abs(audio).max() <= LARGEST:
+    # By their places, which NaN takes first: half the time of `abs` and `max`, for a file and for a stream's step.
+    if audio.size and not -LARGEST <= audio.item(audio.argmin()) <= audio.item(audio.argmax()) <= LARGEST:
         bad = int(np.argmax(~(np.abs(audio).reshape(-1, audio.shape[-1]) <= LARGEST).all(axis=0)))
         raise AudioError(f"{name}: sample {start + bad} is NaN, infinite or absurdly large; repair the audio")
 

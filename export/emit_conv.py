@@ -104,9 +104,10 @@ def _conv_as_product(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
     """The steps that a kernel sees side by side as one row, (B, 1, F, kernel * C), times one matrix."""
     g, conv, n_taps = w.graph, layer.conv, layer.memory + 1
     state = w.state(1, layer.memory, layer.in_dim)
-    seen = g.op("Concat", state, w.last(x), axis=2)
+    rows = w.last(x)
+    seen = g.op("Concat", state, rows, axis=2)
     w.set_state(state, g.slice(seen, 2, -layer.memory) if layer.memory else state)
-    taps = [g.slice(seen, 2, i, i - layer.memory if i < layer.memory else 2**62) for i in range(n_taps)]
+    taps = [*(g.slice(seen, 2, i, i - layer.memory) for i in range(layer.memory)), rows]
     weight = g.reshape(g.transpose(w.weight(conv, "weight"), 0, 2, 1), conv.out_channels, -1)
     rows = g.op("Concat", *taps, axis=3) if n_taps > 1 else taps[0]
     return Value(w.product(rows, weight, w.weight(conv, "bias")), conv.out_channels, channels_last=True)
@@ -191,14 +192,12 @@ def convnext_blocks(w: Writer, blocks: Sequence[layers.ConvNeXt], x: Value) -> V
     if memory == 0:
         w.set_state(state, state)
     parts = g.ops("Split", state, count=len(blocks), axis=3, num_outputs=len(blocks)) if len(blocks) > 1 else [state]
-    inputs = []
+    seen = []
     for block, part in zip(blocks, parts, strict=True):
-        inputs.append(rows)
-        rows = _convnext(w, block, rows, g.op("Concat", part, rows, axis=2) if memory else rows)
+        seen.append(g.op("Concat", part, rows, axis=2) if memory else rows)
+        rows = _convnext(w, block, rows, seen[-1])
     if memory:
-        fresh = g.op("Concat", *inputs, axis=3) if len(blocks) > 1 else inputs[0]
-        fresh = g.slice(fresh, 2, -memory)  # of a long block little stays
-        w.set_state(state, g.slice(g.op("Concat", state, fresh, axis=2), 2, -memory))
+        w.set_state(state, g.slice(g.op("Concat", *seen, axis=3) if len(blocks) > 1 else seen[0], 2, -memory))
     return Value(rows, dim, channels_last=True)
 
 

@@ -22,10 +22,11 @@ def stft(w: Writer, layer: Stft, x: Value) -> Value:
     g, n_fft, hop = w.graph, layer.n_fft, layer.down
     n_hops, half = -(-n_fft // hop), n_fft // 2
     state = w.state(1, n_hops - 1, hop)
-    hops = g.op("Concat", state, g.reshape(w.first(x), 0, 1, -1, hop), axis=2)  # (B, 1, hops, hop)
+    fresh = g.reshape(w.first(x), 0, 1, -1, hop)
+    hops = g.op("Concat", state, fresh, axis=2)  # (B, 1, hops, hop)
     w.set_state(state, g.slice(hops, 2, 1 - n_hops) if n_hops > 1 else state)
-    parts = [g.slice(hops, 2, i, i + 1 - n_hops if i + 1 < n_hops else 2**62) for i in range(n_hops)]
-    frames = g.op("Concat", *parts, axis=3) if n_hops > 1 else hops
+    parts = [*(g.slice(hops, 2, i, i + 1 - n_hops) for i in range(n_hops - 1)), fresh]
+    frames = g.op("Concat", *parts, axis=3) if n_hops > 1 else fresh
     begin = n_hops * hop - n_fft  # frames of whole hops may begin before the window
     ahead = g.slice(frames, 3, begin + 1, begin + half + 1)
     back = g.op("Slice", frames, *(g.constant([n]) for n in (-1, begin + half - 1, 3, -1)))

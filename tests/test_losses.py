@@ -81,6 +81,16 @@ def test_the_inverted_wave_is_a_third_of_pi_in_phase() -> None:
     assert float(losses.terms(noise(), -noise(), {"phase": 1.0}, RATE)["phase"]) == pytest.approx(math.pi / 3, rel=0.02)
 
 
+def test_cosine_hears_the_phase_of_its_band_alone_and_no_level() -> None:
+    time = torch.arange(8192) / RATE
+    inside, outside = (0.3 * torch.sin(2 * math.pi * f * time)[None] for f in (1000.0, 6000.0))
+    quarter = 0.3 * torch.cos(2 * math.pi * 1000.0 * time)[None]
+    # Weights are flat: what leaks from the other tone into the band counts too.
+    for made, expected in ((inside, 0.0), (0.1 * inside, 0.0), (quarter, 1.0), (-inside, 2.0)):
+        value = losses.terms(inside + outside, made - outside, {"cosine": 1.0}, RATE)["cosine"]
+        assert float(value) == pytest.approx(expected, abs=0.12)
+
+
 def test_waveform_is_relative_to_the_target() -> None:
     target = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
     assert float(losses.waveform(target, target * 0.5)) == pytest.approx(0.5)

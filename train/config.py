@@ -73,6 +73,7 @@ class LossConfig:
     complex: float = 8.0
     loudness: float = 0.0
     disturbance: float = 0.0
+    cosine: float = 0.0
     phase: float = 0.0
     waveform: float = 0.0
     power: float = 0.0  # of real and imaginary parts to the power 0.3, as ESC has it

@@ -23,8 +23,9 @@ from codec.train.spectrum import Spectrum, stft
 
 MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples; hop is a quarter of each
 COMPLEX_WINDOWS = (256, 512, 1024)
+COSINE_BAND = (500.0, 2500.0)  # Hz, the lower formants
 LOUDNESS_WINDOWS = (512, 1024)  # 32 and 64 ms at 16 kHz, about what the ear sums over
-# Hz; above it the complex loss fades. Phases up there cannot be told at a few kbit/s, and what is not told costs least
+# Hz; above it the complex loss fades. Few phases up there are told at a few kbit/s, and what is not told costs least
 # as silence: unweighted, the loss holds the output duller than its input (docs/design.md, the race).
 COMPLEX_CORNER = 1500.0
 FLOOR = 1e-4  # magnitude below which nothing is heard: -80 dB, white noise of deviation s has bins of magnitude s
@@ -108,6 +109,25 @@ def phase(target: Spectra, made: Spectra) -> Tensor:
     return total / (3 * len(COMPLEX_WINDOWS))
 
 
+def cosine(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
+    """1 - the cosine of the phase difference in the band of the lower formants, weighted by the target's magnitude.
+
+    `complex` weighs each band by its share of the energy, which is small there, and costs least at silence where phases
+    cannot be told; this does neither.
+    """
+    total = target.audio.new_zeros(())
+    for n_fft in COMPLEX_WINDOWS:
+        low, high = (round(hz * n_fft / sample_rate) for hz in COSINE_BAND)
+        a, b = (
+            Spectrum(*(plane[:, low:high] for plane in (x.real, x.imag, x.magnitude)))
+            for x in (target.specs[n_fft], made.specs[n_fft])
+        )
+        weight = (a.magnitude + FLOOR) ** 0.6
+        same = (a.real * b.real + a.imag * b.imag + FLOOR**2) / (a.magnitude * b.magnitude + FLOOR**2)
+        total = total + (weight * (1 - same)).sum() / weight.sum()
+    return total / len(COMPLEX_WINDOWS)
+
+
 def waveform(target: Tensor, made: Tensor) -> Tensor:
     """L1 distance over the target's mean magnitude."""
     return (target - made).abs().mean() / target.abs().mean().clamp(min=1e-4)
@@ -132,6 +152,7 @@ LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
     "mel": mel,
     "complex": complex_stft,
     "loudness": loudness,
+    "cosine": cosine,
     "phase": lambda target, made, _: phase(target, made),
     "waveform": lambda target, made, _: waveform(target.audio, made.audio),
     "power": lambda target, made, _: power(target.audio, made.audio),
@@ -139,7 +160,7 @@ LOSSES: dict[str, Callable[[Spectra, Spectra, int], Tensor]] = {
         target.specs[N_FFT].magnitude, made.specs[N_FFT].magnitude, rate
     ),
 }
-SPECTRAL = ("mel", "complex", "loudness", "phase", "disturbance")  # those that look at the shared spectra
+SPECTRAL = ("mel", "complex", "loudness", "cosine", "phase", "disturbance")  # those that look at the shared spectra
 
 
 def terms(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,7 +50,7 @@ class OnnxEngine:
 
     def decode_step(self, codes: Codes, state: State) -> tuple[Audio, State]:
         """As `Engine`."""
-        if not self._takes_missing and codes.min(initial=0) < 0:
+        if not self._takes_missing and codes.size and codes.item(codes.argmin()) < 0:  # as `check_codes`
             self._try_missing(codes)
         return self._decoder.run(codes, state)
 
@@ -74,7 +75,7 @@ class OnnxEngine:
 class Opened:
     """A graph that onnxruntime has opened, with the names, shapes and types of what goes in and comes out."""
 
-    session: Any
+    run: Callable[..., list[Any]]
     inputs: tuple[str, ...]
     outputs: list[str]
     states: tuple[tuple[tuple[int, ...], type], ...]
@@ -94,8 +95,8 @@ class Graph:
 
     def run(self, x: Any, state: State) -> tuple[Any, State]:
         """One step: the graph's first output and the next state. Raises: ModelError as `init_state`."""
-        opened = self._open()
-        first, *after = opened.session.run(opened.outputs, dict(zip(opened.inputs, (x, *state), strict=True)))
+        opened = self._opened or self._open()
+        first, *after = opened.run(opened.outputs, dict(zip(opened.inputs, (x, *state), strict=True)))
         return first, tuple(after)
 
     def _open(self) -> Opened:
@@ -120,4 +121,4 @@ class Graph:
             )
         inputs = session.get_inputs()
         states = tuple((tuple(x.shape[1:]), TYPES[x.type]) for x in inputs[1:])
-        return Opened(session, tuple(x.name for x in inputs), [x.name for x in session.get_outputs()], states)
+        return Opened(session.run, tuple(x.name for x in inputs), [x.name for x in session.get_outputs()], states)

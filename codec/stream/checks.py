@@ -122,7 +122,8 @@ def check_codes(codes: Codes, info: ModelInfo, *, name: str = "codes") -> None:
         counts = ", ".join(map(str, info.prefixes))
         raise CodesError(f"{name}: {codes.shape[1]} codebooks: {info.name} decodes {counts} of them")
     sizes = info.codebook_sizes[: codes.shape[1]]
-    if codes.size == 0 or (codes.min() >= 0 and codes.max() < min(sizes)):  # nearly always
+    # Nearly always; by their places, which takes half the time of `min` and `max`.
+    if codes.size == 0 or 0 <= codes.item(codes.argmin()) <= codes.item(codes.argmax()) < min(sizes):
         return
     wrong = is_wrong(codes, sizes, allowed_counts(info.prefixes, info.divisors[: len(sizes)]))
     if wrong.any():

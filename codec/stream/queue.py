@@ -37,7 +37,7 @@ class AudioQueue(Queue):
         self._remembers = info.encoder_lookahead == 0
         # What a window's frame is: a frame, or a segment, of so many samples and frames.
         self._unit, self._per_unit = info.unit
-        self.pending = np.zeros((n_channels, 0), np.float32)
+        self.pending = self._nothing = np.zeros((n_channels, 0), np.float32)
         self.n_fed = 0  # samples taken, at their own rate
         self.n_samples = 0  # the same at the model's rate
         self.n_frames = 0  # frames given
@@ -68,10 +68,11 @@ class AudioQueue(Queue):
         if self._reach.whole and not self.ended:
             return []
         hop, per, done = self._unit, self._per_unit, self.n_frames // self._per_unit
-        start, size = self._origin(done), self._reach.step(done, self._step)
-        if self._remembers and not self.ended and self.pending.shape[1] == size * hop:  # one step: most
-            data, self.pending = self.pending, self.pending[:, :0].copy()
+        size = self._step if done else self._reach.step(0, self._step)
+        if self._remembers and not self.ended and self._joined.shape[1] == size * hop:  # one step: most
+            data, self._joined = self._joined, self._nothing
             return [Block(data, slice(0, size))]
+        start = self._origin(done)
         known, ready = start * hop + self.pending.shape[1], []
         for window in windows(self._reach, first=done, known=known, step=self._step, hop_length=hop, ended=self.ended):
             data = self.pending[:, (window.begin - start) * hop : window.end - start * hop]
@@ -97,7 +98,8 @@ class AudioQueue(Queue):
 
     def give(self, codes: Codes) -> Codes:
         """Codes (..., f) of these blocks without the frames that code zeros only."""
-        codes = codes[..., : self._info.frames(self.n_samples) - self.n_frames]
+        if self.ended:
+            codes = codes[..., : self._info.frames(self.n_samples) - self.n_frames]
         self.n_frames += codes.shape[-1]
         return codes
 
@@ -148,9 +150,9 @@ class CodesQueue(Queue):
         if self.n_codebooks is None or (self._reach.whole and not self.ended):
             return []
         hop, per, done = self._unit, self._per_unit, self.n_run // self._unit
-        size = self._reach.step(done, self._step)
-        if self._remembers and not self.ended and self.pending.shape[2] == size:  # one step: most
-            data, self.pending = self.pending, self.pending[:, :, :0].copy()
+        size = self._step if done else self._reach.step(0, self._step)
+        if self._remembers and not self.ended and self._joined.shape[2] == size:  # one step: most
+            data, self._joined = self._joined, self._joined[:, :, :0].copy()
             return [Block(data, slice(0, size * hop))]
         start, ready = self._origin(done), []
         known = start * per + self.pending.shape[2]

@@ -123,9 +123,9 @@ class Stream(ABC, Generic[AnyQueue]):
 
     @final
     def _feed(self, data: Any) -> Any:
-        name = f"stream {self._coding.kind}"
         with self._turn:
-            self._queue.take(self._coding.check(data, self._queue, channels=self._channels, name=name))
+            queue = self._queue
+            queue.take(self._coding.check(data, queue, channels=self._channels, name=self._turn.name))
             self._is_torch = is_torch(data)
             return self._run()
 
@@ -134,11 +134,13 @@ class Stream(ABC, Generic[AnyQueue]):
         """Run whole steps from what is pending, and give what they make of it, with the caller's axes."""
         parts: list[list[NDArray[Any]]] = [[] for _ in self._states]
         for block in self._queue.blocks():
-            steps = [self._coding.step(data[None], state) for data, state in zip(block.data, self._states, strict=True)]
-            self._last = [after for _, after in steps]
-            self._states = self._last if self._coding.keeps else self._states
-            for part, (result, _) in zip(parts, steps, strict=True):
+            last = []
+            for data, state, part in zip(block.data, self._states, parts, strict=True):
+                result, after = self._coding.step(data[None], state)
                 part.append(result[0][..., block.keep])
+                last.append(after)
+            self._last = last
+            self._states = last if self._coding.keeps else self._states
         rows = [_joined(part, self._coding.nothing) for part in parts]
         given = self._queue.give(rows[0][None] if len(rows) == 1 else np.stack(rows))  # one channel: most
         return like(given[0] if self._channels is None else given, self._is_torch)

@@ -18,17 +18,17 @@ class Turn:
     """A context that only one caller is in; the next one is refused, not kept waiting. Raises: StateError.
 
     Attributes:
+        name: what the error's text begins with.
         lock: the same context for who would rather wait.
     """
 
     def __init__(self, name: str) -> None:
-        """`name` begins the error's text."""
-        self._name, self.lock = name, threading.Lock()
+        self.name, self.lock = name, threading.Lock()
 
     def __enter__(self) -> None:
         if not self.lock.acquire(blocking=False):
             what = "give each thread a stream of its own, or take turns"
-            raise StateError(f"{self._name}: in use by another thread; {what}")
+            raise StateError(f"{self.name}: in use by another thread; {what}")
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()

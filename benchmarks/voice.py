@@ -1,0 +1,116 @@
+"""What is left of a voice, band by band: its phase, its level, and the pulses of its pitch.
+
+    python -m benchmarks.voice FOLDER [--files 12] [--codebooks 4,8] [--lyra FOLDER]
+
+Coherence is the length of the mean of X conj(Y) over the root of their powers, of spectra of 64 ms: 1 where the
+waveform is there, near 0 where only its spectrum is. Level is in dB of the recording's. Pulses are how deep the
+envelope of a band swings at the pitch of the recording, over its voiced frames: 0 is breathed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codec.api import load
+from codec.audio import fit, read
+from codec.quality.compare import model_system
+from codec.quality.lyra import lyra
+from codec.quality.metrics import align
+from codec.quality.pitch import track
+from codec.quality.systems import Floats, System
+
+RATE = 16000  # Hz
+BANDS = ((80, 500), (500, 800), (800, 1000), (1000, 1500), (1500, 2000), (2000, 3000))  # Hz, of coherence and level
+PULSED = ((1000, 2000), (2000, 4000), (4000, 7600))  # Hz
+WINDOW, HOP = 1024, 256  # samples, of coherence
+FRAME, STEP = 640, 160  # samples, of pulses; a step is the pitch tracker's
+Complex = npt.NDArray[np.complexfloating[Any, Any]]
+
+
+def measure(ref: Floats, deg: Floats) -> dict[str, float]:
+    """Coherence and level of each band, pulses of each, of two signals (T,) in step."""
+    freqs = np.fft.rfftfreq(WINDOW, 1 / RATE)
+    x, y = (_spectra(signal) for signal in (ref, deg))
+    found: dict[str, float] = {}
+    for low, high in BANDS:
+        bins = (freqs >= low) & (freqs < high)
+        a, b = x[:, bins], y[:, bins]
+        powers = [float(np.square(np.abs(part)).sum()) + 1e-12 for part in (a, b)]
+        found[f"coherence {low}-{high}"] = float(np.abs((a * b.conj()).sum())) / (powers[0] * powers[1]) ** 0.5
+        found[f"level {low}-{high}"] = 10 * float(np.log10(powers[1] / powers[0]))
+    return found | pulses(deg, track(ref, RATE))
+
+
+def pulses(signal: Floats, pitch: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Depth of the swing at the pitch (F,), Hz, in each band: twice its amplitude over the envelope's mean."""
+    found = {}
+    window = np.hanning(FRAME)
+    for low, high in PULSED:
+        envelope = np.abs(_analytic(signal, low, high))
+        frames = np.lib.stride_tricks.sliding_window_view(envelope, FRAME)[::STEP]
+        depths = []
+        for i, frame in enumerate(frames):
+            middle = i + FRAME // STEP // 2
+            near = pitch[middle - 2 : middle + 3]
+            level = float((frame * window).sum() / window.sum())
+            if len(near) < 5 or not near.all() or level < 1e-4:
+                continue
+            turn = np.exp(-2j * np.pi * near[2] / RATE * np.arange(FRAME))
+            depths.append(2 * abs(((frame - level) * window * turn).sum()) / window.sum() / level)
+        found[f"pulses {low}-{high}"] = float(np.mean(depths)) if depths else float("nan")
+    return found
+
+
+def _spectra(signal: Floats) -> Complex:
+    frames = np.lib.stride_tricks.sliding_window_view(signal.astype(np.float64), WINDOW)[::HOP]
+    return np.fft.rfft(frames * np.hanning(WINDOW))
+
+
+def _analytic(signal: Floats, low: float, high: float) -> Complex:
+    """The part of a signal between two frequencies, without its mirror image."""
+    spectrum = np.fft.fft(signal.astype(np.float64))
+    freqs = np.fft.fftfreq(len(signal), 1 / RATE)
+    return np.fft.ifft(np.where((freqs >= low) & (freqs < high), 2 * spectrum, 0))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.voice", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--files", type=int, default=12)
+    parser.add_argument("--model", default="default_16k")
+    parser.add_argument("--codebooks", default="4,8")
+    parser.add_argument("--lyra", type=Path)
+    args = parser.parse_args()
+    found = sorted(path for path in args.folder.iterdir() if path.suffix in (".flac", ".wav"))
+    paths = found[:: max(1, len(found) // args.files)][: args.files]
+    model = load(args.model)
+    systems: list[System] = [model_system(model, [int(n) for n in args.codebooks.split(",")])]
+    systems += [lyra(args.lyra)] if args.lyra else []
+    rows: Mapping[str, list[dict[str, float]]] = defaultdict(list)
+    for path in paths:
+        audio, rate = read(path)
+        ref = fit(audio, rate, RATE, channels="mix")[0]
+        rows["recording"].append(measure(ref, ref))
+        for system in systems:
+            for coded in system.code(ref, RATE):
+                deg = fit(coded.audio[None], coded.sample_rate, RATE, channels="mix")[0]
+                rows[f"{system.facts.name}, {coded.label}"].append(measure(ref, align(ref, deg)[0]))
+    for kind, digits in (("coherence", 2), ("level", 1), ("pulses", 2)):
+        keys = [key for key in rows["recording"][0] if key.startswith(kind)]
+        print(f"| {kind}, Hz | {' | '.join(key.split()[1] for key in keys)} |")
+        print("|---" * (len(keys) + 1) + "|")
+        for name, measured in rows.items():
+            means = (float(np.nanmean([one[key] for one in measured])) for key in keys)
+            print(f"| {name} | {' | '.join(f'{mean:.{digits}f}' for mean in means)} |")
+
+
+if __name__ == "__main__":
+    main()
