@@ -237,6 +237,13 @@ def test_an_engine_that_drifts_misses_every_exactness_check(
     assert {"modes agree, onnx: codes", "onnx and torch agree, block: audio"} < set(found)
 
 
+def test_a_folder_that_is_not_there_is_an_error_that_names_all_it_could_be(run: Run) -> None:
+    done = run("verify", "tokens/")
+    assert done.returncode == 1
+    expected = "codec: tokens/: not there; name a model, a .codes file or a folder that codec tokenize made"
+    assert done.stderr.decode().strip() == expected
+
+
 def test_an_unknown_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model\.json"):
         verify_model(tmp_path)

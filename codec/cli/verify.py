@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codec.errors import CorpusError
 from codec.hub import DEFAULT
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def verify(
     from codec.corpus.check import verify_tokens  # numpy and the engines: not for --help
     from codec.verify import verify_codes_file, verify_model
 
+    if not (is_file or Path(subject).exists()) and ({"/", "\\"} & set(subject)) and "://" not in subject:
+        raise CorpusError(f"{subject}: not there; name a model, a .codes file or a folder that codec tokenize made")
     if is_tokens:
         report = verify_tokens(Path(subject), model=model)
     else:
