@@ -127,14 +127,14 @@ class Trainer:
             if self.heads is not None:
                 values |= self.heads.terms(passed.quantized.parts, part.labels)
             self._backward(passed, values, weights, len(parts))
-            learnt.append(passed.quantized if len(parts) == 1 else join([passed.quantized]))
+            learnt.append(join([passed.quantized]))  # without its graph
             seen.append({name: value.detach() for name, value in values.items()})
             del passed, values  # and what they keep for the gradient
         average_gradients(self.network, *([] if self.heads is None else [self.heads.modules]))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
         if self.heads is not None:
             self.heads.step(rate, norm)
-        finite = self._advance(learnt[0] if len(learnt) == 1 else join(learnt), norm)
+        finite = self._advance(join(learnt), norm)
         self.step += 1
         self.skips.count(finite)
         if not self.deferred:
