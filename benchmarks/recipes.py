@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from benchmarks.memory import ROOT, one_thread
-from benchmarks.systems import RECIPES, read_results, write_results
+from benchmarks.systems import RECIPES, is_published, read_results, write_results
 
 PATIENCE = 20.0  # s; a step that takes longer is measured once
 
@@ -46,8 +46,8 @@ def main() -> None:
             print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             continue
         row = json.loads(done.stdout.splitlines()[-1])
-        results = read_results()
-        results["steps"] = {**results.get("steps", {}), name: row}
+        results, kind = read_results(), "batches" if is_published(row) else "crops"
+        results[kind] = {**results.get(kind, {}), name: row}
         write_results(results)
         print(name, row, flush=True)
 

@@ -59,12 +59,16 @@ def main() -> None:
 def documents(results: dict[str, Any], root: Path) -> dict[str, str]:
     """File name to text."""
     template = (ROOT / "benchmarks" / "systems.template.md").read_text()
-    page = template.replace("{{steps}}", steps_table(results.get("steps", {})))
+    crops, batches = results.get("crops", {}), results.get("batches", {})
+    steps = crops | batches
+    page = template.replace("{{steps}}", steps_table(steps))
+    ratios = [batches[name]["seconds"] / batch_seconds(crops[name]) for name in batches.keys() & crops.keys()]
+    page = page.replace("{{low}}", f"{min(ratios):.1f}").replace("{{high}}", f"{max(ratios):.1f}")
     page = page.replace("{{trainings}}", trainings_table(results["trainings"]))
     seconds = min(row["curve"][-1][0] for row in results["trainings"].values())
     page = page.replace("{{seconds}}", f"{round(seconds / 5) * 5}")
     texts = {"docs/systems.md": page, "docs/pictures/families.svg": picture(results["trainings"])}
-    for name, row in results.get("steps", {}).items():
+    for name, row in steps.items():
         path = f"recipes/{name}.yaml"
         texts[path] = with_cost((root / path).read_text(), cost_line(row))
     return texts
