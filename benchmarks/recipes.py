@@ -43,7 +43,8 @@ def main() -> None:
         command += ["--crop", str(args.crop)] if args.crop else []
         done = subprocess.run(command, capture_output=True, text=True, env=one_thread(), cwd=ROOT, check=False)
         if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            reason = done.stderr.strip() or f"ended with {done.returncode}"
+            print(f"{name}: {reason.splitlines()[-1]}", file=sys.stderr)
             continue
         row = json.loads(done.stdout.splitlines()[-1])
         results, kind = read_results(), "batches" if is_published(row) else "crops"
