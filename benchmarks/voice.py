@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--lyra", type=Path)
     args = parser.parse_args()
     found = sorted(path for path in args.folder.iterdir() if path.suffix in (".flac", ".wav"))
+    if not found:
+        parser.error(f"{args.folder}: no .flac or .wav there")
     paths = found[:: max(1, len(found) // args.files)][: args.files]
     model = load(args.model)
     systems: list[System] = [model_system(model, [int(n) for n in args.codebooks.split(",")])]
