@@ -108,7 +108,7 @@ def train(recipe: Recipe, held_out: str, seconds: float) -> dict[str, Any]:
         replace(recipe, data=replace(recipe.data, path=(held_out,), held_out=1.0)), folder, torch.device("cpu"), print
     )
     rate = recipe.model.sample_rate
-    audio = others.held_out(4, 1.92, rate)
+    audio = others.held_out(4, 1.92)
     audio = audio[..., : audio.shape[-1] // recipe.model.hop_length * recipe.model.hop_length]
     trainer = Trainer(recipe, torch.device("cpu"))
     terms: list[dict[str, float]] = []

@@ -94,6 +94,7 @@ class Network(nn.Module):
             # The mean of several frames: a window would have to begin where their code does.
             encoder_lookahead=None if self.bottleneck.divisors else self.encoder.lookahead,
             decoder_lookahead=self.decoder.lookahead,
+            period=self.decoder.period,
             condition=self.decoder.condition,
             ragged=self.encoder.ragged,
             encoder_start=max(1, -(-self.encoder.start // self.config.hop_length)),

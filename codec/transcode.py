@@ -285,12 +285,14 @@ def _choose_blocks(
         begin, end, origin = info.segments.around(first, last, info.hop_length)
         parts = (reader.read_frames(a, min(n_frames, a + size)) for a in range(begin, min(end, n_frames), size))
         return parts, (first - origin, last - origin), keep
-    # Begin early enough that the decoder has seen all it depends on, at a step's edge so that the samples are the same.
+    # Begin early enough that the decoder has seen all it depends on; for the same samples, at a step's edge and where
+    # its noise begins again.
     step = frames_of_mode(header.mode)
     wanted = (first + info.delay) // info.hop_length
     wanted = wanted if info.decoder_lookahead == 0 else wanted // step * step  # the window, not the frame, is the same
     needed = 0 if info.context is None else max(0, wanted - info.context)
-    begin = needed // step * step
+    edge = math.lcm(step, info.period)
+    begin = needed // edge * edge
     ahead = n_frames if info.decoder_lookahead is None else info.decoder_lookahead
     end = -(-(last + info.delay) // info.hop_length)
     end = min(n_frames, -(-end // step) * step + ahead)

@@ -27,6 +27,7 @@ from codec.nn.esc import EscDecoder, EscEncoder
 from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu, Silu
 from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
+from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.snake import Noise, Snake, Tanh
 from codec.nn.speaker import AddSpeaker, ApplySpeaker
@@ -35,7 +36,7 @@ from codec.nn.stft import InverseStft, Stft
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 from codec.nn.vocos import CentredInverseStft, PolarSpectrum
 
-HEAD = (ExpandSpectrum, InverseStft)  # what follows the linear layer that makes a spectrum
+HEADS = ((ExpandSpectrum, InverseStft), (ExpandSpectrum, NoisePhase, InverseStft))  # after what makes a spectrum
 
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
@@ -57,7 +58,7 @@ def _chain(w: Writer, layer: layers.Chain, x: Value) -> Value:
             continue
         for i, item in enumerate(items):
             assert isinstance(item, layers.Layer)
-            if isinstance(item, layers.Linear) and tuple(map(type, items[i + 1 : i + 3])) == HEAD:
+            if isinstance(item, layers.Linear) and tuple(map(type, items[i + 1 :])) in HEADS:
                 x = _head(w, item, x)
             else:
                 x = emit(w, item, x)
@@ -143,6 +144,7 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     Lstm: emit_context.lstm,
     MirrorConv: emit_conv.mirror_conv,
     Noise: emit_snake.noise,
+    NoisePhase: emit_spectral.noise_phase,
     PolarSpectrum: emit_spectral.polar,
     layers.Residual: _residual,
     Scale: _scale,

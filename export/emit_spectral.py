@@ -1,11 +1,13 @@
-"""The spectral family's ends as ONNX nodes: transforms as convolutions, magnitudes compressed and expanded."""
+"""The spectral family's ends as ONNX nodes: transforms, magnitudes compressed and expanded, phases turned."""
 
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from codec.errors import ModelError
 from codec.export.writer import Value, Writer
+from codec.nn.noisephase import NoisePhase
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
 from codec.nn.vocos import LOUDEST, PolarSpectrum
@@ -136,6 +138,29 @@ def expand(w: Writer, layer: ExpandSpectrum, x: Value) -> Value:
     level = _log_power(w, real, imag, 1e-8, x.dim // 2)
     gain = g.op("Exp", g.op("Mul", level, g.constant(np.float32(layer.power))))
     halves = g.op("Mul", real, gain), g.op("Mul", imag, gain)
+    y = g.op("Concat", *halves, axis=3)
+    return Value(y, x.dim, channels_last=True, halves=halves, even_first=x.even_first)
+
+
+def noise_phase(w: Writer, layer: NoisePhase, x: Value) -> Value:
+    """Bin by bin; the place in the noise is a state."""
+    g, rows = w.graph, w.last(x)
+    place = w.state(kind=TensorProto.INT64)
+    frames = g.op("Shape", rows, start=2, end=3)  # (1,)
+    steps = g.op("Range", g.constant(np.int64(0)), g.op("Squeeze", frames, g.constant([0])), g.constant(np.int64(1)))
+    period = g.constant(np.int64(layer.period))
+    at = g.op("Mod", g.op("Add", g.op("Unsqueeze", place, g.constant([1])), steps), period)  # (B, F)
+    w.set_state(place, g.op("Mod", g.op("Add", place, frames), period))
+    bins = bins_even_first(layer.n_fft)[: layer.n_fft // 2 + 1] if x.even_first else slice(None)
+    cos, sin = (
+        g.op("Gather", g.constant(table.numpy()[:, bins]), g.op("Unsqueeze", at, g.constant([1])))
+        for table in (layer.cos, layer.sin)
+    )
+    real, imag = x.halves or g.ops("Split", rows, count=2, axis=3, num_outputs=2)
+    halves = (
+        g.op("Sub", g.op("Mul", real, cos), g.op("Mul", imag, sin)),
+        g.op("Add", g.op("Mul", real, sin), g.op("Mul", imag, cos)),
+    )
     y = g.op("Concat", *halves, axis=3)
     return Value(y, x.dim, channels_last=True, halves=halves, even_first=x.even_first)
 

@@ -78,7 +78,15 @@ def write_model() -> Callable[[Path, str, Part], Path]:
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the spectral family, as a folder."""
-    decoder = Part("spectral", {"dim": 16, "hidden_dim": 24, "n_blocks": 1, "n_fine_blocks": 1})
+    options = {
+        "dim": 16,
+        "hidden_dim": 24,
+        "n_blocks": 1,
+        "n_fine_blocks": 1,
+        "noise_bins": [40, 60],
+        "noise_period": 7,
+    }
+    decoder = Part("spectral", options)
     return write_tiny(tmp_path_factory.mktemp("models") / "tiny", "tiny", decoder)
 
 

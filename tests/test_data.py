@@ -45,7 +45,7 @@ def corpus(*signals: list[float], held: tuple[int, ...] = ()) -> Corpus:
 def batches(
     data: Corpus, config: DataConfig = PLAIN, *, length: int = 8, seed: int = 0, noise: Corpus | None = None
 ) -> Batches:
-    return Batches(data, config, length=length, seed=seed, levels={2: 0.5, 4: 0.5}, noise=noise)
+    return Batches(data, config, length=length, sample_rate=RATE, seed=seed, levels={2: 0.5, 4: 0.5}, noise=noise)
 
 
 def speech(n: int = 4000) -> Corpus:
@@ -186,7 +186,7 @@ def test_the_held_out_share_is_chosen_by_name_alone(tmp_path: Path) -> None:
 def test_one_file_trains_and_measures(tmp_path: Path) -> None:
     found, _ = load_corpus([write(tmp_path / "a.wav", level(0.5))], tmp_path, sample_rate=RATE, held_out=0.02)
     assert bool((batches(found)(0).audio == 0.5).all())
-    assert bool((batches(found).held_out(2, 0.01, RATE) == 0.5).all())
+    assert bool((batches(found).held_out(2, 0.01) == 0.5).all())
 
 
 # --- batches
@@ -208,7 +208,7 @@ def test_the_rows_of_several_processes_are_the_batch_of_one() -> None:
 
     def of(ranks: Ranks) -> Batches:
         data, levels = speech(), {2: 0.5, 4: 0.5}
-        return Batches(data, config, length=64, seed=3, levels=levels, noise=speech(500), ranks=ranks)
+        return Batches(data, config, length=64, sample_rate=RATE, seed=3, levels=levels, noise=speech(500), ranks=ranks)
 
     for step in (0, 5):
         whole, parts = of(Ranks())(step), [of(Ranks(rank, 3))(step) for rank in range(3)]
@@ -230,7 +230,7 @@ def test_held_out_files_are_never_in_a_training_crop_and_alone_in_a_measure() ->
     sampler = batches(data)
     for step in range(200):
         assert bool((sampler(step).audio >= 0).all())
-    assert bool((sampler.held_out(64, 4 / RATE, RATE) <= 0).all())
+    assert bool((sampler.held_out(64, 4 / RATE) <= 0).all())
 
 
 def test_every_sample_is_as_likely_whatever_its_file() -> None:
@@ -255,7 +255,9 @@ def test_gain_stays_in_its_range_and_below_full_scale() -> None:
 
 
 def test_levels_follow_their_shares() -> None:
-    sampler = Batches(speech(), DataConfig(batch=1000), length=8, seed=0, levels={2: 0.25, 4: 0.75}, noise=None)
+    sampler = Batches(
+        speech(), DataConfig(batch=1000), length=8, sample_rate=RATE, seed=0, levels={2: 0.25, 4: 0.75}, noise=None
+    )
     levels = sampler(0).levels
     assert sorted(set(levels.tolist())) == [2, 4]
     assert float((levels == 4).float().mean()) == pytest.approx(0.75, abs=0.05)

@@ -38,6 +38,7 @@ from codec.nn.layers import (
 )
 from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
+from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.seanet import residual_unit
 from codec.nn.snake import Noise, Snake, Tanh
@@ -97,10 +98,19 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "gru, stacked": lambda: Gru(8, n_layers=2, skip=True),
     "head": lambda: Chain([Linear(8, 10), ExpandSpectrum(0.3), InverseStft(8, hop_length=2)]),
     "head, odd half windows": lambda: Chain([Linear(8, 8), ExpandSpectrum(0.3), InverseStft(6, hop_length=2)]),
+    "head, noise for phases": lambda: Chain(
+        [
+            Linear(8, 10),
+            ExpandSpectrum(0.3),
+            NoisePhase(8, hop_length=2, bins=(1, 3), period=5),
+            InverseStft(8, hop_length=2),
+        ]
+    ),
     "inverse stft": lambda: InverseStft(6, hop_length=2),
     "linear": lambda: Linear(8, 6),
     "lstm": lambda: Lstm(8),
     "lstm, stacked": lambda: Lstm(8, n_layers=3, skip=True),
+    "noise phase": lambda: NoisePhase(6, hop_length=2, bins=(0, 2), period=3),
     "norm": lambda: ChannelNorm(8),
     "norm, rms": lambda: ChannelNorm(8, kind="rms"),
     "residual": lambda: Chain([residual_unit(8, true_skip=True), Split(2)]),

@@ -34,6 +34,7 @@ from codec.nn.mimi import (
     mimi_decoder,
     mimi_encoder,
 )
+from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, residual_unit, seanet_decoder, seanet_encoder
 from codec.nn.spectral import (
@@ -84,7 +85,10 @@ def small_spectral_encoder(n: Sizes) -> Layer:
 
 
 def small_spectral_decoder(n: Sizes) -> Layer:
-    config = SpectralDecoderConfig(dim=6, hidden_dim=8, n_blocks=1, n_fine_blocks=n(0, 2), kernel_size=n(1, 4))
+    noise = (n(0, 3), 5) if n(0, 1) else ()
+    config = SpectralDecoderConfig(
+        dim=6, hidden_dim=8, n_blocks=1, n_fine_blocks=n(0, 2), kernel_size=n(1, 4), noise_bins=noise, noise_period=2
+    )
     return spectral_decoder(config, 5, hop_length=8)
 
 
@@ -151,6 +155,7 @@ LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "lstm": (4, lambda n: Lstm(4, n_layers=n(1, 2), skip=bool(n(0, 1)))),
     "mimi decoder": (6, small_mimi_decoder),
     "mimi encoder": (1, small_mimi_encoder),
+    "noise phase": (18, lambda n: NoisePhase(16, hop_length=4, bins=(n(0, 3), 5), period=n(1, 3))),
     "norm": (4, lambda n: ChannelNorm(4, kind=("layer", "rms")[n(0, 1)])),
     "polar spectrum": (6, lambda n: PolarSpectrum()),
     "residual unit": (4, lambda n: residual_unit(4, kernel_size=n(1, 5), dilation=n(1, 4), true_skip=bool(n(0, 1)))),

@@ -53,6 +53,7 @@ class DataConfig:
     noise: tuple[str, ...] = ()  # folders or files of noise, mixed into input and target
     noise_share: float = 0.0  # share of crops with noise
     noise_snr_db: tuple[float, float] = (5.0, 30.0)  # signal-to-noise ratio of those
+    filter_share: float = 0.0  # share of crops filtered as if recorded another way (train/filters.py)
     held_out: float = 0.02  # share of the files that only measure, chosen by the hash of their name
     cache: str = ""  # folder of the decoded int16 cache; the run's folder when empty
 
@@ -60,7 +61,7 @@ class DataConfig:
         """Check values."""
         decibels = (-200.0, 200.0)
         limits = {"crop": (0.0, 3600.0), "gain_db": decibels, "noise_snr_db": decibels}
-        check_numbers("data", self, limits | {"noise_share": SHARE, "held_out": SHARE})
+        check_numbers("data", self, limits | {"noise_share": SHARE, "filter_share": SHARE, "held_out": SHARE})
         check_rising("data.gain_db", self.gain_db)
         check_rising("data.noise_snr_db", self.noise_snr_db)
 

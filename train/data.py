@@ -26,7 +26,7 @@ from codec import audio as audio_io
 from codec.containers import AUDIO_SUFFIXES
 from codec.errors import AudioError, TrainError
 from codec.files import atomic_path, describe_os_error
-from codec.train import speechpack
+from codec.train import filters, speechpack
 from codec.train.config import DataConfig
 from codec.train.launch import ALONE, Ranks
 
@@ -280,6 +280,7 @@ class Batches:
         config: DataConfig,
         *,
         length: int,
+        sample_rate: int,
         seed: int,
         levels: dict[int, float],
         noise: Corpus | None,
@@ -289,6 +290,7 @@ class Batches:
         self.corpus, self.config, self.noise = corpus, config, noise
         self.rows = ranks.rows(config.batch)
         self.length, self.seed, self.levels, self.labels = length, seed, levels, labels
+        self.sample_rate = sample_rate
         self.device = corpus.pcm.device
         usable = torch.where(corpus.held_out, 0, corpus.lengths)
         self.edges = usable.cumsum(0)
@@ -300,6 +302,10 @@ class Batches:
         b, rows = self.config.batch, self.rows
         file, offset = (x[rows] for x in self._draw(self.corpus, self.edges, b, generator, self.length))
         audio = self._read(self.corpus, file, offset, self.length)
+        if self.config.filter_share:
+            share, rate = self.config.filter_share, self.sample_rate
+            curves = filters.draw_curves(b, self.length, rate, share=share, generator=generator)
+            audio = filters.through(audio, self._there(curves[rows]))
         low, high = self.config.gain_db
         gain = 10 ** ((low + (high - low) * torch.rand(b, 1, generator=generator)) / 20)
         if self.noise is not None:
@@ -312,11 +318,11 @@ class Batches:
         labels = {} if self.labels is None else self.labels.cut(file, offset, length=self.length)
         return Batch(audio[:, None], self._there(levels[rows]), labels)
 
-    def held_out(self, count: int, seconds: float, sample_rate: int) -> Tensor:
+    def held_out(self, count: int, seconds: float) -> Tensor:
         """Fixed crops of held-out files for measuring: (count, 1, T)."""
         corpus, generator = self.corpus, torch.Generator().manual_seed(12345)
         edges = torch.where(corpus.held_out, corpus.lengths, 0).cumsum(0)
-        length = round(seconds * sample_rate)
+        length = round(seconds * self.sample_rate)
         return self._read(corpus, *self._draw(corpus, edges, count, generator, length), length)[:, None]
 
     def _draw(

@@ -27,7 +27,7 @@ COSINE_BAND = (500.0, 2500.0)  # Hz, the lower formants
 LOUDNESS_WINDOWS = (512, 1024)  # 32 and 64 ms at 16 kHz, about what the ear sums over
 # Hz; above it the complex loss fades. Few phases up there are told at a few kbit/s, and what is not told costs least
 # as silence: unweighted, the loss holds the output duller than its input (docs/design.md, the race).
-COMPLEX_CORNER = 1500.0
+COMPLEX_CORNER = 1200.0
 FLOOR = 1e-4  # magnitude below which nothing is heard: -80 dB, white noise of deviation s has bins of magnitude s
 
 
@@ -75,7 +75,7 @@ def complex_stft(target: Spectra, made: Spectra, sample_rate: int) -> Tensor:
     """Mean over windows of the squared distance of compressed complex STFTs, over the target's energy.
 
     Both spectra are divided by their magnitude ** 0.7: phase counts, and quiet parts too. Bins count by
-    1 / (1 + (f / COMPLEX_CORNER) ** 2).
+    1 / (1 + (f / COMPLEX_CORNER) ** 4).
     Source: Braun and Tashev 2021, complex compressed mean squared error; the weight is this package's.
     """
     total = target.audio.new_zeros(())
@@ -212,7 +212,7 @@ def mel_bank(n_fft: int, sample_rate: int, device: torch.device) -> Tensor:
 def _fade(n_fft: int, sample_rate: int, device: torch.device) -> Tensor:
     """Weight of each bin in the complex loss, (bins, 1)."""
     freqs = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, device=device)
-    return (1 / (1 + (freqs / COMPLEX_CORNER) ** 2))[:, None]
+    return (1 / (1 + (freqs / COMPLEX_CORNER) ** 4))[:, None]
 
 
 def _bands(spec: Spectrum, bank: Tensor) -> Tensor:

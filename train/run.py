@@ -118,7 +118,7 @@ class _Measure:
     def __init__(self, trainer: Trainer, batches: Batches, folder: Path, say: Say, report: Report) -> None:
         self.trainer, self.say, self.report = trainer, say, report
         self.rate = trainer.recipe.model.sample_rate
-        self.audio = batches.held_out(MEASURE_CROPS, MEASURE_SECONDS, self.rate)
+        self.audio = batches.held_out(MEASURE_CROPS, MEASURE_SECONDS)
         self.folder, self.path = folder, folder / BEST
         self.best = float(checkpoint.load(self.path)["score"]) if self.path.exists() else float("inf")
         self._play("held_out/original", self.audio[0, 0])
@@ -169,6 +169,7 @@ def make_batches(recipe: Recipe, folder: Path, device: torch.device, say: Say, *
         speech,
         recipe.data,
         length=length,
+        sample_rate=rate,
         seed=recipe.run.seed,
         levels=_levels(recipe),
         noise=noise,

@@ -72,7 +72,7 @@ def load_network(folder: ModelFolder) -> Network:
     made = network.info(folder.info.name, folder.info.licence)
     windows = () if made.causal else ("context", "encoder_context")  # folders of causal models may lack the latter
     ahead = ("causal", "encoder_lookahead", "decoder_lookahead", *windows)
-    ahead = (*ahead, "encoder_start", "decoder_start", "condition", "ragged", "audio_channels", "segments")
+    ahead = (*ahead, "encoder_start", "decoder_start", "period", "condition", "ragged", "audio_channels", "segments")
     for name in ("sample_rate", "hop_length", "delay", "codebook_sizes", "divisors", "prefixes", *ahead):
         if getattr(made, name) != getattr(folder.info, name):
             said = f"{getattr(folder.info, name)}, its network has {getattr(made, name)}"

@@ -43,6 +43,8 @@ class Layer(nn.Module, ABC):
         condition: numbers of a vector that stands for the whole signal, or 0. An encoder's last state is then that
             vector, (B, condition), once it has seen all; a decoder takes it as the first of its initial states.
         ragged: a last block may end within a group; the layer puts behind it what the group lacks.
+        period: input steps after which what depends on a step's place alone, as a fixed noise, comes again; 1 where
+            nothing does.
         edges: oldest and newest input step that each of the `up` outputs sees, counted from its group's first; empty
             where all see what the group sees.
     """
@@ -55,6 +57,7 @@ class Layer(nn.Module, ABC):
     start: int = 0
     condition: int = 0
     ragged: bool = False
+    period: int = 1
     edges: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -106,6 +109,7 @@ class Chain(Layer):
         self.delay = self._delay()
         self.lookahead = self._lookahead()
         self.start = self._start()
+        self.period = self._period()
 
     def _items(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
@@ -125,6 +129,14 @@ class Chain(Layer):
             start = max(start, math.ceil(layer.start / rate))
             rate = rate * layer.up / layer.down
         return -(-start // self.down) * self.down
+
+    def _period(self) -> int:
+        """Input steps after which all layers' periods end together."""
+        period, rate = 1, Fraction(1)
+        for layer in self._items():
+            period = math.lcm(period, (layer.period / rate).numerator)
+            rate = rate * layer.up / layer.down
+        return period
 
     def _lookahead(self) -> int | None:
         """Followed from the last output step of a group back to the newest input that it sees."""
@@ -341,6 +353,7 @@ class Residual(Layer):
         ahead = (body.lookahead, self.shortcut.lookahead)
         self.lookahead = None if ahead[0] is None or ahead[1] is None else max(ahead[0], ahead[1])
         self.start = max(body.start, self.shortcut.start)
+        self.period = math.lcm(body.period, self.shortcut.period)
 
     @property
     def receptive_field(self) -> int | None:

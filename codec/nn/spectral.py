@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codec.errors import ConfigError
 from codec.nn.layers import CausalConv, Chain, ChannelNorm, ConvNeXt, Layer, Linear, Split, Stateless
+from codec.nn.noisephase import NoisePhase
 from codec.nn.stft import InverseStft, Stft
 
 
@@ -41,6 +42,8 @@ class SpectralDecoderConfig:
     n_subframes: int = 2  # sub-frames per frame; one inverse FFT each
     kernel_size: int = 7
     overlap: int = 4  # inverse-STFT windows over each sample: n_fft = overlap * hop_length / n_subframes
+    noise_bins: tuple[int, ...] = ()  # the last with a phase of its own, the first with a noise's alone; empty: none
+    noise_period: int = 32  # frames after which that noise repeats
     exponent: float = 0.3  # the head's outputs are X * |X| ** (exponent - 1)
 
 
@@ -108,7 +111,7 @@ def spectral_decoder(config: SpectralDecoderConfig, latent_dim: int, *, hop_leng
     """Latent (B, D, F) to audio (B, 1, F * hop), late by the inverse STFT's overlap.
 
     Raises:
-        ConfigError: a hop that does not divide into the sub-frames.
+        ConfigError: a hop that does not divide into the sub-frames, or bins of noise that are not there.
     """
     hop, rest = divmod(hop_length, config.n_subframes)
     if rest:
@@ -116,6 +119,14 @@ def spectral_decoder(config: SpectralDecoderConfig, latent_dim: int, *, hop_leng
     n_fft = config.overlap * hop
     if n_fft % 2 or config.overlap < 3:
         raise ConfigError(f"decoder.overlap: {config.overlap} gives windows of {n_fft}; use an even size, overlap >= 3")
+
+    noise: list[Layer] = []
+    if config.noise_bins:
+        if len(config.noise_bins) != 2:
+            raise ConfigError(f"decoder.noise_bins: two bins or none, found {list(config.noise_bins)}")
+        first, last = config.noise_bins
+        period = config.noise_period * config.n_subframes
+        noise = [NoisePhase(n_fft, hop_length=hop, bins=(first, last), period=period)]
 
     def blocks(count: int) -> list[Layer]:
         return [ConvNeXt(config.dim, config.hidden_dim, kernel_size=config.kernel_size) for _ in range(count)]
@@ -130,6 +141,7 @@ def spectral_decoder(config: SpectralDecoderConfig, latent_dim: int, *, hop_leng
             ChannelNorm(config.dim),
             Linear(config.dim, n_fft + 2),
             ExpandSpectrum(config.exponent),
+            *noise,
             InverseStft(n_fft, hop_length=hop),
         ]
     )
