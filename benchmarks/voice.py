@@ -1,10 +1,11 @@
-"""What is left of a voice, band by band: its phase, its level, and the pulses of its pitch.
+"""What is left of a voice, band by band: its phase, its level, the pulses of its pitch; and what hums beside it.
 
     python -m benchmarks.voice FOLDER [--files 12] [--codebooks 4,8] [--lyra FOLDER]
 
 Coherence is the length of the mean of X conj(Y) over the root of their powers, of spectra of 64 ms: 1 where the
 waveform is there, near 0 where only its spectrum is. Level is in dB of the recording's. Pulses are how deep the
-envelope of a band swings at the pitch of the recording, over its voiced frames: 0 is breathed.
+envelope of a band swings at the pitch of the recording, over its voiced frames: 0 is breathed. Hum is how like 80 ms of
+a band are to what comes one frame of the codec later, 20 ms for the recording: speech is not, on average.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from codec.quality.systems import Floats, System
 RATE = 16000  # Hz
 BANDS = ((80, 500), (500, 800), (800, 1000), (1000, 1500), (1500, 2000), (2000, 3000))  # Hz, of coherence and level
 PULSED = ((1000, 2000), (2000, 4000), (4000, 7600))  # Hz
+HUMMED = ((80, 500), (500, 850), (850, 1200), (1200, 2000), (2000, 4000), (4000, 7600))  # Hz
+HEARD, HEARD_STEP, SILENCE = 1280, 640, 1e-5  # samples of which hum is measured, between them, and power not measured
 WINDOW, HOP = 1024, 256  # samples, of coherence
 FRAME, STEP = 640, 160  # samples, of pulses; a step is the pitch tracker's
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 
 
-def measure(ref: Floats, deg: Floats) -> dict[str, float]:
-    """Coherence and level of each band, pulses of each, of two signals (T,) in step."""
+def measure(ref: Floats, deg: Floats, frame: int) -> dict[str, float]:
+    """Coherence and level of each band, pulses and hum of each, of two signals (T,) in step; a frame is in samples."""
     freqs = np.fft.rfftfreq(WINDOW, 1 / RATE)
     x, y = (_spectra(signal) for signal in (ref, deg))
     found: dict[str, float] = {}
@@ -45,7 +48,7 @@ def measure(ref: Floats, deg: Floats) -> dict[str, float]:
         powers = [float(np.square(np.abs(part)).sum()) + 1e-12 for part in (a, b)]
         found[f"coherence {low}-{high}"] = float(np.abs((a * b.conj()).sum())) / (powers[0] * powers[1]) ** 0.5
         found[f"level {low}-{high}"] = 10 * float(np.log10(powers[1] / powers[0]))
-    return found | pulses(deg, track(ref, RATE))
+    return found | pulses(deg, track(ref, RATE)) | hum(ref, deg, frame)
 
 
 def pulses(signal: Floats, pitch: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -65,6 +68,19 @@ def pulses(signal: Floats, pitch: npt.NDArray[np.float64]) -> dict[str, float]:
             turn = np.exp(-2j * np.pi * near[2] / RATE * np.arange(FRAME))
             depths.append(2 * abs(((frame - level) * window * turn).sum()) / window.sum() / level)
         found[f"pulses {low}-{high}"] = float(np.mean(depths)) if depths else float("nan")
+    return found
+
+
+def hum(ref: Floats, deg: Floats, frame: int) -> dict[str, float]:
+    """Mean correlation of each band of `deg` with itself a frame later, where `ref` is not silent."""
+    found = {}
+    starts = range(0, len(deg) - HEARD - frame, HEARD_STEP)
+    loud = [start for start in starts if np.square(ref[start : start + HEARD], dtype=np.float64).mean() > SILENCE]
+    for low, high in HUMMED:
+        band = _analytic(deg, low, high).real
+        pairs = [(band[start : start + HEARD], band[start + frame : start + frame + HEARD]) for start in loud]
+        likeness = [float(a @ b) / (float(a @ a) * float(b @ b) + 1e-24) ** 0.5 for a, b in pairs]
+        found[f"hum {low}-{high}"] = float(np.mean(likeness)) if likeness else float("nan")
     return found
 
 
@@ -100,12 +116,13 @@ def main() -> None:
     for path in paths:
         audio, rate = read(path)
         ref = fit(audio, rate, RATE, channels="mix")[0]
-        rows["recording"].append(measure(ref, ref))
+        rows["recording"].append(measure(ref, ref, RATE // 50))
         for system in systems:
             for coded in system.code(ref, RATE):
                 deg = fit(coded.audio[None], coded.sample_rate, RATE, channels="mix")[0]
-                rows[f"{system.facts.name}, {coded.label}"].append(measure(ref, align(ref, deg)[0]))
-    for kind, digits in (("coherence", 2), ("level", 1), ("pulses", 2)):
+                frame = round(RATE / (system.facts.frame_rate or 50))
+                rows[f"{system.facts.name}, {coded.label}"].append(measure(ref, align(ref, deg)[0], frame))
+    for kind, digits in (("coherence", 2), ("level", 1), ("pulses", 2), ("hum", 2)):
         keys = [key for key in rows["recording"][0] if key.startswith(kind)]
         print(f"| {kind}, Hz | {' | '.join(key.split()[1] for key in keys)} |")
         print("|---" * (len(keys) + 1) + "|")
