@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 from scipy.signal import butter, firwin, lfilter, sosfilt
 
+from benchmarks.voice import pick
 from codec.api import load
 from codec.audio import fit, read
 from codec.quality.compare import model_system
@@ -73,10 +74,7 @@ def main() -> None:
     parser.add_argument("--codebooks", default="4,8")
     parser.add_argument("--lyra", type=Path)
     args = parser.parse_args()
-    found = sorted(path for path in args.folder.iterdir() if path.suffix in (".flac", ".wav"))
-    if not found:
-        parser.error(f"{args.folder}: no .flac or .wav there")
-    paths = found[:: max(1, len(found) // args.files)][: args.files]
+    paths = pick(parser, args.folder, args.files)
     counts = [int(n) for n in args.codebooks.split(",")]
     systems: list[System] = [model_system(load(name), counts) for name in args.model]
     systems += [lyra(args.lyra, up_to=6)] if args.lyra else []

@@ -96,6 +96,14 @@ def _analytic(signal: Floats, low: float, high: float) -> Complex:
     return np.fft.ifft(np.where((freqs >= low) & (freqs < high), 2 * spectrum, 0))
 
 
+def pick(parser: argparse.ArgumentParser, folder: Path, count: int) -> list[Path]:
+    """So many of a folder's files, evenly spread; ends the command where there are none."""
+    found = sorted(path for path in folder.iterdir() if path.suffix in (".flac", ".wav"))
+    if not found:
+        parser.error(f"{folder}: no .flac or .wav there")
+    return found[:: max(1, len(found) // count)][:count]
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.voice", description=__doc__)
@@ -105,10 +113,7 @@ def main() -> None:
     parser.add_argument("--codebooks", default="4,8")
     parser.add_argument("--lyra", type=Path)
     args = parser.parse_args()
-    found = sorted(path for path in args.folder.iterdir() if path.suffix in (".flac", ".wav"))
-    if not found:
-        parser.error(f"{args.folder}: no .flac or .wav there")
-    paths = found[:: max(1, len(found) // args.files)][: args.files]
+    paths = pick(parser, args.folder, args.files)
     model = load(args.model)
     systems: list[System] = [model_system(model, [int(n) for n in args.codebooks.split(",")])]
     systems += [lyra(args.lyra)] if args.lyra else []
