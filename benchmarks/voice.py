@@ -98,7 +98,9 @@ def _analytic(signal: Floats, low: float, high: float) -> Complex:
 
 def pick(parser: argparse.ArgumentParser, folder: Path, count: int) -> list[Path]:
     """So many of a folder's files, evenly spread; ends the command where there are none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix in (".flac", ".wav"))
+    if count < 1:
+        parser.error(f"--files: at least 1, found {count}")
+    found = sorted(path for path in folder.glob("*") if path.suffix in (".flac", ".wav"))
     if not found:
         parser.error(f"{folder}: no .flac or .wav there")
     return found[:: max(1, len(found) // count)][:count]

@@ -176,9 +176,7 @@ class ModelInfo:
     decoder_lookahead: int | None = 0  # later frames on which decoded audio depends; None is all
     encoder_start: int = 1  # frames of audio that the first step needs, because the first codes depend on them
     decoder_start: int = 1  # frames of codes that the first step needs
-    period: int = (
-        1  # frames after which a fixed noise of the decoder comes again: a part is decoded from a multiple of it
-    )
+    period: int = 1  # frames of a decoder's fixed noise: a part is decoded from a multiple of them
     condition: int = 0  # numbers of the vector that the decoder needs beside the codes, such as a voice; 0 is none
     ragged: bool = False  # the encoder fills a last frame that is not whole by itself; else zeros are put there
     audio_channels: int = 1  # channels that one row of codes stands for; mono goes into both of two

@@ -38,8 +38,8 @@ def draw_curves(count: int, length: int, sample_rate: int, *, share: float, gene
         generator: on the CPU; the same draws whatever the share, but for which rows.
     """
 
-    def draw(low: float, high: float, size: int = 1) -> Tensor:
-        return low + (high - low) * torch.rand(count, size, generator=generator)
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, 1, generator=generator)
 
     def draw_log(low: float, high: float) -> Tensor:
         return draw(math.log(low), math.log(high)).exp()
