@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -29,6 +29,7 @@ from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
 from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import BiLstm, Gru, Lstm
+from codec.nn.sharpen import Sharpen
 from codec.nn.snake import Noise, Snake, Tanh
 from codec.nn.speaker import AddSpeaker, ApplySpeaker
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
@@ -36,7 +37,7 @@ from codec.nn.stft import InverseStft, Stft
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 from codec.nn.vocos import CentredInverseStft, PolarSpectrum
 
-HEADS = ((ExpandSpectrum, InverseStft), (ExpandSpectrum, NoisePhase, InverseStft))  # after what makes a spectrum
+KEEP_ORDER = {ExpandSpectrum, Sharpen, NoisePhase}  # of the bins, whichever it is
 
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
@@ -58,18 +59,22 @@ def _chain(w: Writer, layer: layers.Chain, x: Value) -> Value:
             continue
         for i, item in enumerate(items):
             assert isinstance(item, layers.Layer)
-            if isinstance(item, layers.Linear) and tuple(map(type, items[i + 1 :])) in HEADS:
-                x = _head(w, item, x)
-            else:
-                x = emit(w, item, x)
+            last = isinstance(item, layers.Linear) and _is_head(items[i + 1 :])
+            x = _head(w, item, x) if last else emit(w, item, x)
     return x
 
 
-def _head(w: Writer, layer: layers.Linear, x: Value) -> Value:
+def _head(w: Writer, layer: layers.Layer, x: Value) -> Value:
     """What gives a spectrum, its bins in the order that the inverse transform takes best."""
+    assert isinstance(layer, layers.Linear)
     n_out = layer.linear.out_features
     y = w.matrix(layer.linear, w.last(x), order=emit_spectral.bins_even_first(n_out - 2))
     return Value(y, n_out, channels_last=True, even_first=True)
+
+
+def _is_head(items: Sequence[nn.Module]) -> bool:
+    """Whether these make a spectrum into audio, and only at their end look at the order of its bins."""
+    return bool(items) and isinstance(items[-1], InverseStft) and {type(item) for item in items[:-1]} <= KEEP_ORDER
 
 
 def _block_shape(layer: nn.Module) -> tuple[int, int] | None:
@@ -133,6 +138,7 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     EscDecoder: emit_esc.esc_decoder,
     EscEncoder: emit_esc.esc_encoder,
     ExpandSpectrum: emit_spectral.expand,
+    Sharpen: emit_spectral.sharpen,
     Fusion: emit_snake.fusion(emit),
     Gelu: _gelu,
     GroupTimeNorm: emit_snake.group_norm,

@@ -28,7 +28,7 @@ def noise(seed: int = 0, length: int = 2048) -> Tensor:
 
 
 def adversary(config: AdversaryConfig = SMALL, begin: int = 0, seed: int = 0) -> Adversary:
-    return Adversary(config, seed=seed, device=torch.device("cpu"), begin=begin)
+    return Adversary(config, 16000, seed=seed, device=torch.device("cpu"), begin=begin)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-42, 1.0, 100.0])
@@ -60,7 +60,7 @@ def test_it_hears_the_same_random_place_of_recording_and_reconstruction() -> Non
     audio = torch.arange(4 * 2048.0).reshape(4, 2048)
     places = set()
     for step in range(20):
-        real, made = judge.hear(audio, -audio, step, 16000)
+        real, made = judge.hear(audio, -audio, step)
         assert real.shape == (4, 800)
         assert torch.equal(real, -made)
         places.add(float(real[0, 0]))

@@ -9,7 +9,7 @@ from torch import Tensor
 from codec.errors import ConfigError
 from codec.train.config import AdversaryConfig
 from codec.train.discriminators import Discriminators, level
-from codec.train.specdiscriminators import BandDiscriminator, StftDiscriminator
+from codec.train.specdiscriminators import BandDiscriminator, MelDiscriminator, StftDiscriminator
 from codec.train.wavediscriminators import PeriodDiscriminator, ScaleDiscriminator, fold
 
 EDGES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -52,6 +52,18 @@ def test_the_band_discriminator_has_dacs_layout() -> None:
     assert score.shape == (4, 1, 10, sum(-(-w // 8) for w in widths))
 
 
+def test_the_mel_discriminator_halves_its_bands_three_times_and_hears_no_phase() -> None:
+    """A recording played backwards has the magnitudes of its frames, in the other order."""
+    judge = MelDiscriminator(512, channels=8, sample_rate=16000)
+    audio = noise(512 + 128 * 9)
+    score, features = judge(audio)
+    assert [tuple(x.shape) for x in features] == [(4, 8, 10, bands) for bands in (40, 20, 10, 5, 5)]
+    assert score.shape == (4, 1, 10, 5)
+    still = 0.1 * torch.sin(torch.arange(2048.0) * (2 * torch.pi * 8 / 128))[None]  # every frame like the one before
+    torch.testing.assert_close(judge(still)[0], judge(-still)[0])
+    torch.testing.assert_close(judge(still)[0], judge(still.flip(-1))[0], atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("kind", "windows", "millions"),
     [
@@ -62,13 +74,15 @@ def test_the_band_discriminator_has_dacs_layout() -> None:
 )
 def test_sizes_are_the_published_ones(kind: str, windows: tuple[int, ...], millions: float) -> None:
     """Of HiFi-Codec's and EnCodec's code; weight norm has one number more for each row."""
-    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=windows, channels=32))
+    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=windows, channels=32), 16000)
     assert sum(p.numel() for p in judges.parameters()) == pytest.approx(millions * 1e6, rel=0.003)
 
 
-@pytest.mark.parametrize("kind", ["period", "scale", "stft", "band"])
+@pytest.mark.parametrize("kind", ["period", "scale", "stft", "band", "mel"])
 def test_each_kind_gives_one_family_and_hears_its_gradient(kind: str) -> None:
-    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=(256,), periods=(2,), scales=(2,), channels=1))
+    judges = Discriminators(
+        AdversaryConfig(kinds=(kind,), windows=(256,), periods=(2,), scales=(2,), channels=1), 16000
+    )
     audio = noise(1000).requires_grad_()
     scores, features = judges(audio)
     assert judges.families == (1,)
@@ -81,7 +95,7 @@ def test_each_kind_gives_one_family_and_hears_its_gradient(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["scale", "band"])
 def test_bfloat16_leaves_the_score_near_that_of_float32(kind: str) -> None:
-    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=(256,), channels=2)).eval()
+    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=(256,), channels=2), 16000).eval()
     full = judges(noise())[0]
     with torch.autocast("cpu", torch.bfloat16):
         half = judges(noise())[0]

@@ -37,6 +37,7 @@ from codec.nn.mimi import (
 from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, residual_unit, seanet_decoder, seanet_encoder
+from codec.nn.sharpen import Sharpen
 from codec.nn.spectral import (
     CompressedSpectrum,
     ExpandSpectrum,
@@ -85,11 +86,18 @@ def small_spectral_encoder(n: Sizes) -> Layer:
 
 
 def small_spectral_decoder(n: Sizes) -> Layer:
-    noise = (n(0, 3), 5) if n(0, 1) else ()
     config = SpectralDecoderConfig(
-        dim=6, hidden_dim=8, n_blocks=1, n_fine_blocks=n(0, 2), kernel_size=n(1, 4), noise_bins=noise, noise_period=2
+        dim=6,
+        hidden_dim=8,
+        n_blocks=1,
+        n_fine_blocks=n(0, 2),
+        kernel_size=n(1, 4),
+        noise_bins=(n(0, 3), 5) if n(0, 1) else (),
+        noise_period=2,
+        sharpness=n(0, 1) / 2,
+        sharp_bins=(1, 4),
     )
-    return spectral_decoder(config, 5, hop_length=8)
+    return spectral_decoder(config, 5, hop_length=8).eval()
 
 
 def conv(n: Sizes) -> Layer:
@@ -155,6 +163,7 @@ LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "lstm": (4, lambda n: Lstm(4, n_layers=n(1, 2), skip=bool(n(0, 1)))),
     "mimi decoder": (6, small_mimi_decoder),
     "mimi encoder": (1, small_mimi_encoder),
+    "sharpen": (34, lambda n: Sharpen(32, strength=n(0, 2) / 2, bins=(n(0, 3), 5)).eval()),
     "noise phase": (18, lambda n: NoisePhase(16, hop_length=4, bins=(n(0, 3), 5), period=n(1, 3))),
     "norm": (4, lambda n: ChannelNorm(4, kind=("layer", "rms")[n(0, 1)])),
     "polar spectrum": (6, lambda n: PolarSpectrum()),

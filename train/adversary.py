@@ -1,6 +1,7 @@
 """The adversary: discriminators, their optimiser, and what they tell the generator.
 
->>> adversary = Adversary(AdversaryConfig(windows=(256,), channels=4), seed=0, device=torch.device("cpu"), begin=0)
+>>> config = AdversaryConfig(windows=(256,), channels=4)
+>>> adversary = Adversary(config, 16000, seed=0, device=torch.device("cpu"), begin=0)
 >>> values = adversary.terms(torch.zeros(1, 2048), torch.zeros(1, 2048, requires_grad=True))
 >>> sorted(values), values["feature_matching"].item()
 (['adversarial', 'feature_matching'], 0.0)
@@ -35,28 +36,29 @@ class Adversary:
     def __init__(
         self,
         config: AdversaryConfig,
+        sample_rate: int,
         *,
         seed: int,
         device: torch.device,
         begin: int,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        self.config = config
+        self.config, self.sample_rate = config, sample_rate
         self.device, self.precision = device, precision
         self.begin = begin
         self.last: Tensor | None = None
         # Seeded, so that a run that is killed before its first checkpoint with an adversary gets the same one again.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.discriminators = Discriminators(config).to(device)
+            self.discriminators = Discriminators(config, sample_rate).to(device)
         self.optimizer = make_adamw(self.discriminators, rate=config.rate, betas=config.betas, weight_decay=0.0)
 
-    def hear(self, audio: Tensor, audio_hat: Tensor, step: int, sample_rate: int) -> tuple[Tensor, Tensor]:
+    def hear(self, audio: Tensor, audio_hat: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Of recordings and reconstructions (B, T) what it hears: `crop` seconds at one random place, that of the step.
 
         Most of a step's time is the adversary's on a CPU; a third of the sound tells it as much about the codec.
         """
-        length = round(self.config.crop * sample_rate)
+        length = round(self.config.crop * self.sample_rate)
         if not 0 < length < audio.shape[-1]:
             return audio, audio_hat
         generator = torch.Generator().manual_seed(step)

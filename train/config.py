@@ -166,8 +166,8 @@ class AdversaryConfig:
     """Discriminators."""
 
     start_step: int = -1  # from this step on; -1 is never
-    kinds: tuple[str, ...] = ("stft",)  # stft, period, scale, band
-    windows: tuple[int, ...] = (2048, 1024, 512, 256)  # of stft and band, the complex STFT discriminators, samples
+    kinds: tuple[str, ...] = ("stft",)  # stft, period, scale, band, mel
+    windows: tuple[int, ...] = (2048, 1024, 512, 256)  # of stft, band and mel, samples
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # of the multi-period ones, samples
     scales: tuple[int, ...] = (1, 2, 4)  # of the multi-scale ones: how much the waveform is averaged
     edges: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the bands, shares of the bins
@@ -192,8 +192,8 @@ class AdversaryConfig:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"adversary.{name}: expected {', '.join(known)}, found {getattr(self, name)!r}")
-        if not self.kinds or set(self.kinds) - {"stft", "period", "scale", "band"}:
-            raise ConfigError(f"adversary.kinds: expected stft, period, scale, band, found {list(self.kinds)}")
+        if not self.kinds or set(self.kinds) - {"stft", "period", "scale", "band", "mel"}:
+            raise ConfigError(f"adversary.kinds: expected stft, period, scale, band, mel, found {list(self.kinds)}")
         if any(factor < 1 or factor & (factor - 1) for factor in self.scales):
             raise ConfigError(f"adversary.scales: expected powers of two, found {list(self.scales)}")
         edges = self.edges

@@ -1,7 +1,8 @@
 """All discriminators of a recipe as one network, needed only while learning.
 
 >>> import torch
->>> judges = Discriminators(AdversaryConfig(kinds=("stft", "scale"), windows=(256,), scales=(1, 2), channels=1))
+>>> config = AdversaryConfig(kinds=("stft", "scale"), windows=(256,), scales=(1, 2), channels=1)
+>>> judges = Discriminators(config, 16000)
 >>> scores, features = judges(torch.zeros(1, 2048))
 >>> len(scores), judges.families
 (3, (1, 2))
@@ -14,15 +15,16 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from codec.train.config import AdversaryConfig
-from codec.train.specdiscriminators import BandDiscriminator, StftDiscriminator
+from codec.train.specdiscriminators import BandDiscriminator, MelDiscriminator, StftDiscriminator
 from codec.train.wavediscriminators import PeriodDiscriminator, ScaleDiscriminator
 
 # kind -> its discriminators; the order is that of the network
-KINDS: dict[str, Callable[[AdversaryConfig], list[nn.Module]]] = {
-    "stft": lambda c: [StftDiscriminator(window, channels=c.channels) for window in c.windows],
-    "period": lambda c: [PeriodDiscriminator(period, channels=c.channels) for period in c.periods],
-    "scale": lambda c: [ScaleDiscriminator(factor, channels=c.channels) for factor in c.scales],
-    "band": lambda c: [BandDiscriminator(window, edges=c.edges, channels=c.channels) for window in c.windows],
+KINDS: dict[str, Callable[[AdversaryConfig, int], list[nn.Module]]] = {
+    "stft": lambda c, _: [StftDiscriminator(window, channels=c.channels) for window in c.windows],
+    "period": lambda c, _: [PeriodDiscriminator(period, channels=c.channels) for period in c.periods],
+    "scale": lambda c, _: [ScaleDiscriminator(factor, channels=c.channels) for factor in c.scales],
+    "band": lambda c, _: [BandDiscriminator(window, edges=c.edges, channels=c.channels) for window in c.windows],
+    "mel": lambda c, rate: [MelDiscriminator(window, channels=c.channels, sample_rate=rate) for window in c.windows],
 }
 
 
@@ -33,10 +35,10 @@ class Discriminators(nn.Module):
         families: how many there are of each kind, in the order of the scores.
     """
 
-    def __init__(self, config: AdversaryConfig) -> None:
+    def __init__(self, config: AdversaryConfig, sample_rate: int) -> None:
         super().__init__()
         self.peak = config.peak
-        groups = [make(config) for kind, make in KINDS.items() if kind in config.kinds]
+        groups = [make(config, sample_rate) for kind, make in KINDS.items() if kind in config.kinds]
         self.families = tuple(len(group) for group in groups)
         self.each = nn.ModuleList(module for group in groups for module in group)
 

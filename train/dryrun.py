@@ -21,6 +21,7 @@ from codec.cost import count_gmacs, pass_through
 from codec.network import Network
 from codec.train.config import Recipe
 from codec.train.discriminators import Discriminators
+from codec.train.losses import mel_bank
 from codec.train.spectrum import stft
 
 # Bytes per learned number in a float32 run: itself, its gradient, two moments of AdamW; and the generator's average.
@@ -69,8 +70,9 @@ def dry_run(recipe: Recipe) -> Cost:
     if recipe.adversary.start_step >= 0:
         for window in recipe.adversary.windows:  # made once for the whole process: these must have numbers
             stft(torch.zeros(1, window), window)
+            mel_bank(window, recipe.model.sample_rate, torch.device("cpu"))
         with FakeTensorMode(allow_non_fake_inputs=True):
-            adversary = Discriminators(recipe.adversary)
+            adversary = Discriminators(recipe.adversary, recipe.model.sample_rate)
             opposed = sum(p.numel() for p in adversary.parameters())
             with _counting(adversary) as sizes:
                 adversary(torch.empty(2, length))  # a recording and what was made of it

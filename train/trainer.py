@@ -199,7 +199,7 @@ class Trainer:
 
     def _heard(self, passed: Passed) -> tuple[Tensor, Tensor]:
         assert self.adversary is not None
-        return self.adversary.hear(passed.audio, passed.audio_hat, self.step, self.recipe.model.sample_rate)
+        return self.adversary.hear(passed.audio, passed.audio_hat, self.step)
 
     def _opposed(self, passed: Passed) -> dict[str, Tensor]:
         """The adversary's terms; none before it takes part."""
@@ -211,6 +211,7 @@ class Trainer:
         """A fresh adversary that begins now."""
         return Adversary(
             self.recipe.adversary,
+            self.recipe.model.sample_rate,
             seed=self.recipe.run.seed,
             device=self.device,
             begin=self.step,
@@ -380,7 +381,7 @@ def _check_crop(recipe: Recipe, delay: int) -> None:
     """Refuse a crop that is shorter than the longest window of losses and discriminators."""
     rate, hop = recipe.model.sample_rate, recipe.model.hop_length
     windows: tuple[int, ...] = recipe.mels.windows or losses.MEL_WINDOWS
-    seen = recipe.adversary.windows if {"stft", "band"} & set(recipe.adversary.kinds) else (1,)
+    seen = recipe.adversary.windows if {"stft", "band", "mel"} & set(recipe.adversary.kinds) else (1,)
     if recipe.adversary.start_step >= 0:
         windows += seen
     length = round(recipe.data.crop * rate / hop) * hop - delay
