@@ -351,6 +351,15 @@ def test_the_best_weights_are_those_of_the_terms_that_the_recipe_has(tmp_path: P
     assert float(best["score"]) == pytest.approx(3 * min(held_out), abs=3e-4)
 
 
+def test_with_an_adversary_the_newest_weights_are_kept_and_not_those_of_the_least_distance(tmp_path: Path) -> None:
+    words = ("optim.steps=4", "run.measure_every=1", "adversary.start_step=2", "optim.rate=0.5", "optim.ema=0")
+    lines: list[str] = []
+    run(small(f"run={tmp_path}", *words, "learn.pool=16"), lines.append)
+    held_out = [float(line.split("mel ")[1].split()[0]) for line in lines if "held out" in line]
+    assert held_out[-1] > min(held_out)
+    assert shipped_weights(tmp_path)[1] == "the newest measured, step 4"
+
+
 def test_a_run_leaves_a_log_a_board_and_its_best_weights(tmp_path: Path) -> None:
     lines: list[str] = []
     words = ("learn.pool=16", "run.log_every=2", "run.measure_every=3", *ADVERSARY)
@@ -360,7 +369,7 @@ def test_a_run_leaves_a_log_a_board_and_its_best_weights(tmp_path: Path) -> None
     written = (tmp_path / "log.txt").read_text().splitlines()
     assert [line.partition(" ")[2] for line in written] == [line for line in lines if line.startswith("step ")]
     weights, which = shipped_weights(tmp_path)
-    assert which.startswith("the best measured")
+    assert which.startswith("the newest measured")
     assert set(weights) == set(checkpoint.load(latest)["network"])
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))

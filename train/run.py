@@ -113,7 +113,10 @@ def _loop(trainer: Trainer, batches: Batches, end: int, say: Say, report: Report
 
 
 class _Measure:
-    """Measures the averaged weights on fixed held-out crops, and keeps the best of them."""
+    """Measures the averaged weights on fixed held-out crops, and keeps the best of them.
+
+    With an adversary the newest: what it teaches costs distance, and by distance the weights from before it were best.
+    """
 
     def __init__(self, trainer: Trainer, batches: Batches, folder: Path, say: Say, report: Report) -> None:
         self.trainer, self.say, self.report = trainer, say, report
@@ -128,10 +131,11 @@ class _Measure:
         self.say(self.report.measure(self.trainer, measured))
         self._play("held_out/decoded", audio_hat[0])
         score = score_of(measured, self.trainer.weights)
-        if self.trainer.learner.n_started and score < self.best:
+        opposed = self.trainer.adversary is not None
+        if self.trainer.learner.n_started and (opposed or score < self.best):
             self.best = score
-            weights = self.trainer.average.weights
-            checkpoint.save(self.path, {"weights": weights, "step": self.trainer.step, "score": score})
+            kept = {"weights": self.trainer.average.weights, "step": self.trainer.step, "score": score}
+            checkpoint.save(self.path, kept | {"opposed": opposed})
 
     def _play(self, name: str, audio: Tensor) -> None:
         self.report.audio(name, audio.clamp(-1, 1).cpu(), self.trainer.step, self.rate)
@@ -207,7 +211,7 @@ def read_run(folder: Path) -> tuple[Recipe, Path]:
 
 
 def shipped_weights(folder: Path) -> tuple[Mapping[str, Tensor], str]:
-    """The best averaged weights of a run, the newest where none were measured, and a text that says which.
+    """The averaged weights of a run that `_Measure` kept, the newest where none were measured, and which they are.
 
     Raises:
         TrainError: not a run folder, or a damaged checkpoint.
@@ -215,7 +219,8 @@ def shipped_weights(folder: Path) -> tuple[Mapping[str, Tensor], str]:
     _, latest = read_run(folder)
     if (folder / BEST).exists():
         best = checkpoint.load(folder / BEST)
-        return best["weights"], f"the best measured, step {best['step']}"
+        which = "newest" if best.get("opposed") else "best"  # not there in runs of earlier versions
+        return best["weights"], f"the {which} measured, step {best['step']}"
     state = checkpoint.load(latest)
     return state["average"]["weights"], f"the newest, step {state['step']}"
 
