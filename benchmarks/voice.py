@@ -1,11 +1,13 @@
-"""What is left of a voice, band by band: its phase, its level, the pulses of its pitch; and what hums beside it.
+"""What is left of a voice, band by band: its phase, level, pulses and formants; and what hums beside it.
 
     python -m benchmarks.voice FOLDER [--files 12] [--codebooks 4,8] [--lyra FOLDER]
 
 Coherence is the length of the mean of X conj(Y) over the root of their powers, of spectra of 64 ms: 1 where the
 waveform is there, near 0 where only its spectrum is. Level is in dB of the recording's. Pulses are how deep the
 envelope of a band swings at the pitch of the recording, over its voiced frames: 0 is breathed. Hum is how like 80 ms of
-a band are to what comes one frame of the codec later, 20 ms for the recording: speech is not, on average.
+a band are to what comes one frame of the codec later, 20 ms for the recording: speech is not, on average. Contrast is
+the deviation in dB of levels in 400 Hz and 50 ms from those in 1000 Hz about them, in the louder half of the frames:
+how far formants stand out.
 """
 
 from __future__ import annotations
@@ -31,16 +33,18 @@ RATE = 16000  # Hz
 BANDS = ((80, 500), (500, 800), (800, 1000), (1000, 1500), (1500, 2000), (2000, 3000))  # Hz, of coherence and level
 PULSED = ((1000, 2000), (2000, 4000), (4000, 7600))  # Hz
 HUMMED = ((80, 500), (500, 850), (850, 1200), (1200, 2000), (2000, 4000), (4000, 7600))  # Hz
+FORMED = ((850, 1500), (1500, 2500), (2500, 4000), (4000, 6000), (6000, 7800))  # Hz, of contrast
+NARROW, WIDE, LONG = 17, 41, 5  # bins of 25 Hz, and steps, over which contrast is taken
 HEARD, HEARD_STEP, SILENCE = 1280, 640, 1e-5  # samples of which hum is measured, between them, and power not measured
 WINDOW, HOP = 1024, 256  # samples, of coherence
-FRAME, STEP = 640, 160  # samples, of pulses; a step is the pitch tracker's
+FRAME, STEP = 640, 160  # samples, of pulses and contrast; a step is the pitch tracker's
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 
 
 def measure(ref: Floats, deg: Floats, frame: int) -> dict[str, float]:
-    """Coherence and level of each band, pulses and hum of each, of two signals (T,) in step; a frame is in samples."""
+    """Coherence, level, pulses, hum and contrast of bands, of two signals (T,) in step; a frame is in samples."""
     freqs = np.fft.rfftfreq(WINDOW, 1 / RATE)
-    x, y = (_spectra(signal) for signal in (ref, deg))
+    x, y = (_spectra(signal, WINDOW, HOP) for signal in (ref, deg))
     found: dict[str, float] = {}
     for low, high in BANDS:
         bins = (freqs >= low) & (freqs < high)
@@ -48,7 +52,7 @@ def measure(ref: Floats, deg: Floats, frame: int) -> dict[str, float]:
         powers = [float(np.square(np.abs(part)).sum()) + 1e-12 for part in (a, b)]
         found[f"coherence {low}-{high}"] = float(np.abs((a * b.conj()).sum())) / (powers[0] * powers[1]) ** 0.5
         found[f"level {low}-{high}"] = 10 * float(np.log10(powers[1] / powers[0]))
-    return found | pulses(deg, track(ref, RATE)) | hum(ref, deg, frame)
+    return found | pulses(deg, track(ref, RATE)) | hum(ref, deg, frame) | contrast(ref, deg)
 
 
 def pulses(signal: Floats, pitch: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -84,9 +88,28 @@ def hum(ref: Floats, deg: Floats, frame: int) -> dict[str, float]:
     return found
 
 
-def _spectra(signal: Floats) -> Complex:
-    frames = np.lib.stride_tricks.sliding_window_view(signal.astype(np.float64), WINDOW)[::HOP]
-    return np.fft.rfft(frames * np.hanning(WINDOW))
+def contrast(ref: Floats, deg: Floats) -> dict[str, float]:
+    """Deviation in dB of levels in narrow bands from those in wide ones, where `ref` is louder than at its median."""
+    loud, power = (np.square(np.abs(_spectra(signal, FRAME, STEP))) for signal in (ref, deg))
+    energy = loud.sum(1)
+    narrow, wide = (10 * np.log10(_smooth(_smooth(power, LONG, 0), size, 1) + 1e-6) for size in (NARROW, WIDE))
+    stands = (narrow - wide)[energy > np.median(energy)]
+    freqs = np.fft.rfftfreq(FRAME, 1 / RATE)
+    return {f"contrast {low}-{high}": float(stands[:, (freqs >= low) & (freqs < high)].std()) for low, high in FORMED}
+
+
+def _smooth(power: npt.NDArray[np.float64], size: int, axis: int) -> npt.NDArray[np.float64]:
+    """Mean over an odd number of neighbours, at the ends over those that are there."""
+    sums = np.insert(power.cumsum(axis), 0, 0.0, axis)
+    at = np.arange(power.shape[axis])
+    first, last = np.maximum(at - size // 2, 0), np.minimum(at + size // 2 + 1, len(at))
+    shape = [-1 if i == axis else 1 for i in range(power.ndim)]
+    return (sums.take(last, axis) - sums.take(first, axis)) / (last - first).reshape(shape)
+
+
+def _spectra(signal: Floats, window: int, hop: int) -> Complex:
+    frames = np.lib.stride_tricks.sliding_window_view(signal.astype(np.float64), window)[::hop]
+    return np.fft.rfft(frames * np.hanning(window))
 
 
 def _analytic(signal: Floats, low: float, high: float) -> Complex:
@@ -129,7 +152,7 @@ def main() -> None:
                 deg = fit(coded.audio[None], coded.sample_rate, RATE, channels="mix")[0]
                 frame = round(RATE / (system.facts.frame_rate or 50))
                 rows[f"{system.facts.name}, {coded.label}"].append(measure(ref, align(ref, deg)[0], frame))
-    for kind, digits in (("coherence", 2), ("level", 1), ("pulses", 2), ("hum", 2)):
+    for kind, digits in (("coherence", 2), ("level", 1), ("pulses", 2), ("hum", 2), ("contrast", 1)):
         keys = [key for key in rows["recording"][0] if key.startswith(kind)]
         print(f"| {kind}, Hz | {' | '.join(key.split()[1] for key in keys)} |")
         print("|---" * (len(keys) + 1) + "|")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import nn
 
@@ -19,7 +19,7 @@ from codec.export import (
     emit_window,
 )
 from codec.export.writer import Value, Writer
-from codec.nn import layers
+from codec.nn import convs, layers
 from codec.nn.aliasfree import AliasFreeSnake
 from codec.nn.attention import Attention, Gelu, Scale, WindowAttention
 from codec.nn.convnext import DropPath, LogMel
@@ -29,7 +29,6 @@ from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
 from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import BiLstm, Gru, Lstm
-from codec.nn.sharpen import Sharpen
 from codec.nn.snake import Noise, Snake, Tanh
 from codec.nn.speaker import AddSpeaker, ApplySpeaker
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
@@ -37,7 +36,7 @@ from codec.nn.stft import InverseStft, Stft
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm
 from codec.nn.vocos import CentredInverseStft, PolarSpectrum
 
-KEEP_ORDER = {ExpandSpectrum, Sharpen, NoisePhase}  # of the bins, whichever it is
+HEADS = ((ExpandSpectrum, InverseStft), (ExpandSpectrum, NoisePhase, InverseStft))  # after what makes a spectrum
 
 
 def emit(w: Writer, layer: layers.Layer, x: Value) -> Value:
@@ -55,34 +54,30 @@ def _chain(w: Writer, layer: layers.Chain, x: Value) -> Value:
     for shape, run in itertools.groupby(layer.layers, _block_shape):
         items = list(run)
         if shape is not None:
-            x = emit_conv.convnext_blocks(w, [item for item in items if isinstance(item, layers.ConvNeXt)], x)
+            x = emit_conv.convnext_blocks(w, [item for item in items if isinstance(item, convs.ConvNeXt)], x)
             continue
         for i, item in enumerate(items):
             assert isinstance(item, layers.Layer)
-            last = isinstance(item, layers.Linear) and _is_head(items[i + 1 :])
-            x = _head(w, item, x) if last else emit(w, item, x)
+            if isinstance(item, layers.Linear) and tuple(map(type, items[i + 1 :])) in HEADS:
+                x = _head(w, item, x)
+            else:
+                x = emit(w, item, x)
     return x
 
 
-def _head(w: Writer, layer: layers.Layer, x: Value) -> Value:
+def _head(w: Writer, layer: layers.Linear, x: Value) -> Value:
     """What gives a spectrum, its bins in the order that the inverse transform takes best."""
-    assert isinstance(layer, layers.Linear)
     n_out = layer.linear.out_features
     y = w.matrix(layer.linear, w.last(x), order=emit_spectral.bins_even_first(n_out - 2))
     return Value(y, n_out, channels_last=True, even_first=True)
 
 
-def _is_head(items: Sequence[nn.Module]) -> bool:
-    """Whether these make a spectrum into audio, and only at their end look at the order of its bins."""
-    return bool(items) and isinstance(items[-1], InverseStft) and {type(item) for item in items[:-1]} <= KEEP_ORDER
-
-
 def _block_shape(layer: nn.Module) -> tuple[int, int] | None:
     """What blocks must have in common to share a state."""
-    return (layer.dim, layer.kernel_size) if isinstance(layer, layers.ConvNeXt) else None
+    return (layer.dim, layer.kernel_size) if isinstance(layer, convs.ConvNeXt) else None
 
 
-def _convnext(w: Writer, layer: layers.ConvNeXt, x: Value) -> Value:
+def _convnext(w: Writer, layer: convs.ConvNeXt, x: Value) -> Value:
     return emit_conv.convnext_blocks(w, [layer], x)
 
 
@@ -125,20 +120,19 @@ EMITTERS: dict[type[layers.Layer], Callable[..., Value]] = {
     ApplySpeaker: emit_speaker.apply_speaker,
     Attention: emit_context.attention,
     BiLstm: emit_whole.bilstm,
-    layers.CausalConv: emit_conv.causal_conv,
-    layers.CausalConvTranspose: emit_conv.causal_conv_transpose,
+    convs.CausalConv: emit_conv.causal_conv,
+    convs.CausalConvTranspose: emit_conv.causal_conv_transpose,
     CentredInverseStft: emit_whole.centred_inverse,
     layers.Chain: _chain,
     layers.ChannelNorm: _channel_norm,
     ChannelwiseUp: emit_conv.channelwise_up,
     CompressedSpectrum: emit_spectral.compressed,
-    layers.ConvNeXt: _convnext,
+    convs.ConvNeXt: _convnext,
     DropPath: emit_whole.drop_path,
     layers.Elu: _elu,
     EscDecoder: emit_esc.esc_decoder,
     EscEncoder: emit_esc.esc_encoder,
     ExpandSpectrum: emit_spectral.expand,
-    Sharpen: emit_spectral.sharpen,
     Fusion: emit_snake.fusion(emit),
     Gelu: _gelu,
     GroupTimeNorm: emit_snake.group_norm,

@@ -8,10 +8,10 @@ import numpy as np
 from torch import nn
 
 from codec.export.writer import Value, Writer
-from codec.nn import layers, mimi, mirror, symmetric
+from codec.nn import convs, mimi, mirror, symmetric
 
 
-def causal_conv(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
+def causal_conv(w: Writer, layer: convs.CausalConv, x: Value) -> Value:
     """The state before the block, (B, C, 1, memory)."""
     conv = layer.conv
     if w.int8 is not None and conv.groups == 1 and conv.stride == conv.dilation == (1,):
@@ -100,7 +100,7 @@ def plain_conv(w: Writer, conv: nn.Conv1d, seen: str) -> Value:
     return Value(y, conv.out_channels)
 
 
-def _conv_as_product(w: Writer, layer: layers.CausalConv, x: Value) -> Value:
+def _conv_as_product(w: Writer, layer: convs.CausalConv, x: Value) -> Value:
     """The steps that a kernel sees side by side as one row, (B, 1, F, kernel * C), times one matrix."""
     g, conv, n_taps = w.graph, layer.conv, layer.memory + 1
     state = w.state(1, layer.memory, layer.in_dim)
@@ -141,7 +141,7 @@ def symmetric_conv_transpose(w: Writer, layer: symmetric.SymmetricConvTranspose,
     return Value(y, layer.conv.out_channels)
 
 
-def causal_conv_transpose(w: Writer, layer: layers.CausalConvTranspose, x: Value) -> Value:
+def causal_conv_transpose(w: Writer, layer: convs.CausalConvTranspose, x: Value) -> Value:
     """The bias last, once; a kernel shorter than its stride leaves a gap."""
     kernel = w.graph.op("Unsqueeze", w.weight(layer.conv, "weight"), w.graph.constant([2]))
     gap = [0, max(0, layer.up - layer.kernel_size)]
@@ -184,7 +184,7 @@ def _overlap(w: Writer, y: str, tail: int, channels: int) -> str:
     return w.graph.slice(y, 3, 0, -tail)
 
 
-def convnext_blocks(w: Writer, blocks: Sequence[layers.ConvNeXt], x: Value) -> Value:
+def convnext_blocks(w: Writer, blocks: Sequence[convs.ConvNeXt], x: Value) -> Value:
     """Blocks of one shape in a row, with one state (B, 1, memory, n_blocks * C): fewer tensors go in and out."""
     g, dim, memory = w.graph, blocks[0].dim, blocks[0].kernel_size - 1
     rows = w.last(x)
@@ -201,7 +201,7 @@ def convnext_blocks(w: Writer, blocks: Sequence[layers.ConvNeXt], x: Value) -> V
     return Value(rows, dim, channels_last=True)
 
 
-def _convnext(w: Writer, layer: layers.ConvNeXt, rows: str, seen: str) -> str:
+def _convnext(w: Writer, layer: convs.ConvNeXt, rows: str, seen: str) -> str:
     """Channels last but for the depthwise convolution; the learned scale goes into the last matrix."""
     weights = w.weight(layer.depthwise, "weight"), w.weight(layer.depthwise, "bias")
     y = w.graph.op("Conv", w.graph.transpose(seen, 0, 3, 1, 2), *weights, group=layer.dim)

@@ -8,7 +8,6 @@ from onnx import TensorProto
 from codec.errors import ModelError
 from codec.export.writer import Value, Writer
 from codec.nn.noisephase import NoisePhase
-from codec.nn.sharpen import FLOOR, Sharpen
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
 from codec.nn.stft import InverseStft, Stft
 from codec.nn.vocos import LOUDEST, PolarSpectrum
@@ -138,23 +137,6 @@ def expand(w: Writer, layer: ExpandSpectrum, x: Value) -> Value:
     real, imag = g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
     level = _log_power(w, real, imag, 1e-8, x.dim // 2)
     gain = g.op("Exp", g.op("Mul", level, g.constant(np.float32(layer.power))))
-    halves = g.op("Mul", real, gain), g.op("Mul", imag, gain)
-    y = g.op("Concat", *halves, axis=3)
-    return Value(y, x.dim, channels_last=True, halves=halves, even_first=x.even_first)
-
-
-def sharpen(w: Writer, layer: Sharpen, x: Value) -> Value:
-    """Frame by frame: powers to bands and their surroundings, and the logarithm of their quotient back to bins."""
-    g = w.graph
-    real, imag = x.halves or g.ops("Split", w.last(x), count=2, axis=3, num_outputs=2)
-    n_bins = x.dim // 2
-    bins = bins_even_first(2 * (n_bins - 1))[:n_bins] if x.even_first else slice(None)
-    near, far, between = (table.double().numpy().T for table in (layer.near, layer.far, layer.between))
-    power = g.op("Sum", g.op("Mul", real, real), g.op("Mul", imag, imag))
-    power = g.op("Add", g.op("MatMul", power, _constant(w, near[bins])), g.constant(np.float32(FLOOR)))
-    around = g.op("MatMul", power, _constant(w, far))
-    contrast = g.op("Sub", *(_in_vectors(w, "Log", each, len(far), 1.0) for each in (power, around)))
-    gain = g.op("Exp", g.op("MatMul", contrast, _constant(w, between[:, bins])))
     halves = g.op("Mul", real, gain), g.op("Mul", imag, gain)
     y = g.op("Concat", *halves, axis=3)
     return Value(y, x.dim, channels_last=True, halves=halves, even_first=x.even_first)

@@ -85,7 +85,6 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "n_fine_blocks": 1,
         "noise_bins": [40, 60],
         "noise_period": 7,
-        "sharpness": 0.5,
     }
     decoder = Part("spectral", options)
     return write_tiny(tmp_path_factory.mktemp("models") / "tiny", "tiny", decoder)

@@ -21,27 +21,15 @@ from codec.export.writer import Value, Writer
 from codec.nn.aliasfree import AliasFreeSnake
 from codec.nn.attention import Attention, Gelu, Scale, WindowAttention, transformer_block
 from codec.nn.convnext import DropPath, LogMel
+from codec.nn.convs import CausalConv, CausalConvTranspose, ConvNeXt
 from codec.nn.esc import EscDecoder, EscEncoder
 from codec.nn.hifi import Fusion, GroupTimeNorm, LeakyRelu, Silu
-from codec.nn.layers import (
-    CausalConv,
-    CausalConvTranspose,
-    Chain,
-    ChannelNorm,
-    ConvNeXt,
-    Elu,
-    Layer,
-    Linear,
-    Residual,
-    Split,
-    Stateless,
-)
+from codec.nn.layers import Chain, ChannelNorm, Elu, Layer, Linear, Residual, Split, Stateless
 from codec.nn.mimi import ChannelwiseUp, StillConv
 from codec.nn.mirror import MirrorConv
 from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.seanet import residual_unit
-from codec.nn.sharpen import Sharpen
 from codec.nn.snake import Noise, Snake, Tanh
 from codec.nn.speaker import AddSpeaker, ApplySpeaker, SpeakerEncoderConfig
 from codec.nn.spectral import CompressedSpectrum, ExpandSpectrum
@@ -99,15 +87,14 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "gru, stacked": lambda: Gru(8, n_layers=2, skip=True),
     "head": lambda: Chain([Linear(8, 10), ExpandSpectrum(0.3), InverseStft(8, hop_length=2)]),
     "head, odd half windows": lambda: Chain([Linear(8, 8), ExpandSpectrum(0.3), InverseStft(6, hop_length=2)]),
-    "head, sharpened, noise for phases": lambda: Chain(
+    "head, noise for phases": lambda: Chain(
         [
             Linear(8, 10),
             ExpandSpectrum(0.3),
-            Sharpen(8, strength=0.5, bins=(1, 3)),
             NoisePhase(8, hop_length=2, bins=(1, 3), period=5),
             InverseStft(8, hop_length=2),
         ]
-    ).eval(),
+    ),
     "inverse stft": lambda: InverseStft(6, hop_length=2),
     "linear": lambda: Linear(8, 6),
     "lstm": lambda: Lstm(8),
@@ -118,7 +105,6 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "residual": lambda: Chain([residual_unit(8, true_skip=True), Split(2)]),
     "residual of rows": lambda: Chain([Residual(Linear(8, 8)), Split(2)]),
     "scale": lambda: Scale(8, 0.1),
-    "sharpen": lambda: Sharpen(6, strength=0.5, bins=(0, 2)).eval(),
     "spectrum, polar": PolarSpectrum,
     "still conv": lambda: StillConv(8, stride=2),
     "spectrum, compressed": lambda: CompressedSpectrum(0.3),

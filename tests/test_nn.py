@@ -14,18 +14,8 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.attention import Attention, Gelu, Scale, transformer_block
-from codec.nn.layers import (
-    CausalConv,
-    CausalConvTranspose,
-    Chain,
-    ChannelNorm,
-    ConvNeXt,
-    Elu,
-    Layer,
-    Linear,
-    Residual,
-    Split,
-)
+from codec.nn.convs import CausalConv, CausalConvTranspose, ConvNeXt
+from codec.nn.layers import Chain, ChannelNorm, Elu, Layer, Linear, Residual, Split
 from codec.nn.mimi import (
     ChannelwiseUp,
     MimiDecoderConfig,
@@ -37,7 +27,6 @@ from codec.nn.mimi import (
 from codec.nn.noisephase import NoisePhase
 from codec.nn.recurrent import Gru, Lstm
 from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, residual_unit, seanet_decoder, seanet_encoder
-from codec.nn.sharpen import Sharpen
 from codec.nn.spectral import (
     CompressedSpectrum,
     ExpandSpectrum,
@@ -86,18 +75,11 @@ def small_spectral_encoder(n: Sizes) -> Layer:
 
 
 def small_spectral_decoder(n: Sizes) -> Layer:
+    noise = (n(0, 3), 5) if n(0, 1) else ()
     config = SpectralDecoderConfig(
-        dim=6,
-        hidden_dim=8,
-        n_blocks=1,
-        n_fine_blocks=n(0, 2),
-        kernel_size=n(1, 4),
-        noise_bins=(n(0, 3), 5) if n(0, 1) else (),
-        noise_period=2,
-        sharpness=n(0, 1) / 2,
-        sharp_bins=(1, 4),
+        dim=6, hidden_dim=8, n_blocks=1, n_fine_blocks=n(0, 2), kernel_size=n(1, 4), noise_bins=noise, noise_period=2
     )
-    return spectral_decoder(config, 5, hop_length=8).eval()
+    return spectral_decoder(config, 5, hop_length=8)
 
 
 def conv(n: Sizes) -> Layer:
@@ -163,7 +145,6 @@ LAYERS: dict[str, tuple[int, Callable[[Sizes], Layer]]] = {
     "lstm": (4, lambda n: Lstm(4, n_layers=n(1, 2), skip=bool(n(0, 1)))),
     "mimi decoder": (6, small_mimi_decoder),
     "mimi encoder": (1, small_mimi_encoder),
-    "sharpen": (34, lambda n: Sharpen(32, strength=n(0, 2) / 2, bins=(n(0, 3), 5)).eval()),
     "noise phase": (18, lambda n: NoisePhase(16, hop_length=4, bins=(n(0, 3), 5), period=n(1, 3))),
     "norm": (4, lambda n: ChannelNorm(4, kind=("layer", "rms")[n(0, 1)])),
     "polar spectrum": (6, lambda n: PolarSpectrum()),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from codec.errors import ConfigError
-from codec.nn.layers import CausalConv, Chain, Layer, Residual
+from codec.nn.convs import CausalConv
+from codec.nn.layers import Chain, Layer, Residual
 from codec.nn.recurrent import Lstm
 from codec.nn.seanet import SeanetDecoderConfig, SeanetEncoderConfig, seanet_decoder, seanet_encoder
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm

@@ -19,17 +19,8 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.convnext import convnext_block
-from codec.nn.layers import (
-    CausalConv,
-    CausalConvTranspose,
-    Chain,
-    ChannelNorm,
-    Layer,
-    Residual,
-    State,
-    Stateless,
-    check_hop,
-)
+from codec.nn.convs import CausalConv, CausalConvTranspose
+from codec.nn.layers import Chain, ChannelNorm, Layer, Residual, State, Stateless, check_hop
 from codec.nn.snake import Tanh
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, WholeLayer
 

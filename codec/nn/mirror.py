@@ -19,7 +19,8 @@ import torch.nn.functional as F  # noqa: N812, the name everybody uses
 from torch import Tensor
 
 from codec.errors import ConfigError
-from codec.nn.layers import CausalConv, Layer, State
+from codec.nn.convs import CausalConv
+from codec.nn.layers import Layer, State
 
 
 class MirrorConv(CausalConv):

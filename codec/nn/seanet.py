@@ -21,7 +21,8 @@ import torch  # noqa: F401, the example above
 
 from codec.errors import ConfigError
 from codec.nn.attention import transformer_block
-from codec.nn.layers import CausalConv, CausalConvTranspose, Chain, ChannelNorm, Elu, Layer, Residual, check_hop
+from codec.nn.convs import CausalConv, CausalConvTranspose
+from codec.nn.layers import Chain, ChannelNorm, Elu, Layer, Residual, check_hop
 from codec.nn.mirror import mirror_conv
 from codec.nn.recurrent import BiLstm, Gru, Lstm
 from codec.nn.symmetric import SymmetricConv, SymmetricConvTranspose, SymmetricMirrorConv, TimeNorm

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from codec.errors import ConfigError
-from codec.nn.layers import CausalConv, Chain, ChannelNorm, ConvNeXt, Layer, Linear, Split, Stateless
+from codec.nn.convs import CausalConv, ConvNeXt
+from codec.nn.layers import Chain, ChannelNorm, Layer, Linear, Split, Stateless
 from codec.nn.noisephase import NoisePhase
-from codec.nn.sharpen import Sharpen
 from codec.nn.stft import InverseStft, Stft
 
 
@@ -45,8 +45,6 @@ class SpectralDecoderConfig:
     overlap: int = 4  # inverse-STFT windows over each sample: n_fft = overlap * hop_length / n_subframes
     noise_bins: tuple[int, ...] = ()  # the last with a phase of its own, the first with a noise's alone; empty: none
     noise_period: int = 32  # frames after which that noise repeats
-    sharpness: float = 0.0  # strength of a postfilter between formants; 0 is none
-    sharp_bins: tuple[int, ...] = (48, 68)  # the last that it leaves alone, the first that it sharpens in full
     exponent: float = 0.3  # the head's outputs are X * |X| ** (exponent - 1)
 
 
@@ -114,7 +112,7 @@ def spectral_decoder(config: SpectralDecoderConfig, latent_dim: int, *, hop_leng
     """Latent (B, D, F) to audio (B, 1, F * hop), late by the inverse STFT's overlap.
 
     Raises:
-        ConfigError: a hop that does not divide into the sub-frames, or bins that are not there.
+        ConfigError: a hop that does not divide into the sub-frames, or bins of noise that are not there.
     """
     hop, rest = divmod(hop_length, config.n_subframes)
     if rest:
@@ -123,12 +121,13 @@ def spectral_decoder(config: SpectralDecoderConfig, latent_dim: int, *, hop_leng
     if n_fft % 2 or config.overlap < 3:
         raise ConfigError(f"decoder.overlap: {config.overlap} gives windows of {n_fft}; use an even size, overlap >= 3")
 
-    shaped: list[Layer] = []
-    if config.sharpness:
-        shaped.append(Sharpen(n_fft, strength=config.sharpness, bins=_two("sharp_bins", config.sharp_bins)))
+    noise: list[Layer] = []
     if config.noise_bins:
-        bins, period = _two("noise_bins", config.noise_bins), config.noise_period * config.n_subframes
-        shaped.append(NoisePhase(n_fft, hop_length=hop, bins=bins, period=period))
+        if len(config.noise_bins) != 2:
+            raise ConfigError(f"decoder.noise_bins: two bins or none, found {list(config.noise_bins)}")
+        first, last = config.noise_bins
+        period = config.noise_period * config.n_subframes
+        noise = [NoisePhase(n_fft, hop_length=hop, bins=(first, last), period=period)]
 
     def blocks(count: int) -> list[Layer]:
         return [ConvNeXt(config.dim, config.hidden_dim, kernel_size=config.kernel_size) for _ in range(count)]
@@ -143,13 +142,7 @@ def spectral_decoder(config: SpectralDecoderConfig, latent_dim: int, *, hop_leng
             ChannelNorm(config.dim),
             Linear(config.dim, n_fft + 2),
             ExpandSpectrum(config.exponent),
-            *shaped,
+            *noise,
             InverseStft(n_fft, hop_length=hop),
         ]
     )
-
-
-def _two(name: str, bins: tuple[int, ...]) -> tuple[int, int]:
-    if len(bins) != 2:
-        raise ConfigError(f"decoder.{name}: two bins, found {list(bins)}")
-    return bins[0], bins[1]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.nn.convnext import convnext_block
-from codec.nn.layers import CausalConv, Chain, ChannelNorm, ConvNeXt, Layer, Linear, Stateless
+from codec.nn.convs import CausalConv, ConvNeXt
+from codec.nn.layers import Chain, ChannelNorm, Layer, Linear, Stateless
 from codec.nn.stft import InverseStft
 from codec.nn.symmetric import SymmetricConv, WholeLayer
 
