@@ -308,11 +308,9 @@ def check_same_model(theirs: ModelInfo, mine: ModelInfo) -> None:
     """Check that codes made by one model can be decoded by another one.
 
     Raises:
-        ModelError: another name, other weights, or a file's header that contradicts the model.
+        ModelError: another name, other weights with other codes, or a file's header that contradicts the model.
     """
-    n = min(len(theirs.weights_hash), len(mine.weights_hash))  # files keep half of the hash
-    # A hash that is empty or cut would be equal to any other one.
-    if theirs.name != mine.name or n < 32 or theirs.weights_hash[:n] != mine.weights_hash[:n]:
+    if not mine.knows_codes_of(theirs.name, theirs.weights_hash):
         raise ModelError(
             f"codes of {theirs.name} (weights {theirs.weights_hash[:12]}): this is {mine.name} "
             f"(weights {mine.weights_hash[:12]}); load the model that made them"

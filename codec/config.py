@@ -181,6 +181,7 @@ class ModelInfo:
     ragged: bool = False  # the encoder fills a last frame that is not whole by itself; else zeros are put there
     audio_channels: int = 1  # channels that one row of codes stands for; mono goes into both of two
     segments: Segments | None = None  # each coded alone; its loudness goes first, as two of the codebooks
+    same_codes: tuple[str, ...] = ()  # weights_hash of other weights whose encoder and bottleneck are these ones
 
     def __post_init__(self) -> None:
         """Check numbers. Raises: ConfigError."""
@@ -203,6 +204,7 @@ class ModelInfo:
             "ragged": not (self.ragged and self.delay),
             "audio_channels": self.audio_channels in (1, 2),
             "segments": self.segments is None or self.codebook_sizes[:2] == LOUDNESS_SIZES,
+            "same_codes": all(len(other) == 64 for other in self.same_codes),
             "causal": self.causal == (self.encoder_lookahead == 0 and self.decoder_lookahead == 0),
         }
         for name, holds in facts.items():
@@ -210,6 +212,18 @@ class ModelInfo:
                 raise ConfigError(f"ModelInfo.{name}: {getattr(self, name)} cannot be")
         if self.segments is not None:
             self.segments.check(self.hop_length)
+
+    def knows_codes_of(self, name: str, weights_hash: str) -> bool:
+        """Whether codes of a model are codes of this one: its own under its own name, those of `same_codes` under any.
+
+        Args:
+            name: of the model that made them.
+            weights_hash: SHA-256 of its weights, hex, whole or its first half as files keep it; less is nobody's.
+        """
+        known = (*self.same_codes, *([self.weights_hash] if name == self.name else []))
+        lengths = (min(len(one), len(weights_hash)) for one in known)
+        # A hash that is empty or cut would be equal to any other one.
+        return any(n >= 32 and one[:n] == weights_hash[:n] for n, one in zip(lengths, known, strict=True))
 
     @property
     def codebooks(self) -> int:

@@ -33,7 +33,14 @@ def room_beside(place: Path) -> Iterator[Path]:
 
 
 def write_folder(
-    path: Path, name: str, config: ModelConfig, weights: Mapping[str, Tensor], *, licence: str, half: bool = True
+    path: Path,
+    name: str,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    licence: str,
+    half: bool = True,
+    before: ModelFolder | None = None,
 ) -> ModelFolder:
     """Write a model folder, after it was loaded once as a check; all of it or nothing.
 
@@ -46,6 +53,7 @@ def write_folder(
         weights: its state dict.
         licence: SPDX name of the weights' licence.
         half: store floats in half precision, half the size; else in float32.
+        before: the model that learning began from. Where only the decoder is another now, its codes are known here.
 
     Raises:
         ModelError: weights that do not fit the configuration, or a folder with other things than a model.
@@ -58,7 +66,11 @@ def write_folder(
     with room_beside(path) as room:
         with atomic_path(room / WEIGHTS, error=ModelError) as temporary:
             save_file({k: x.contiguous() for k, x in stored.items()}, temporary, metadata={"format": "pt"})
-        folder = write_model(room, Network(config).info(name, licence), config)
+        info = Network(config).info(name, licence)
+        if before is not None and _same_codes(before, config, stored):
+            others = (*before.info.same_codes, before.info.weights_hash)
+            info = dataclasses.replace(info, same_codes=others)
+        folder = write_model(room, info, config)
         load_network(folder)
         path.mkdir(parents=True, exist_ok=True)
         for old in stale:
@@ -66,3 +78,14 @@ def write_folder(
         for new in (WEIGHTS, MODEL_JSON):
             os.replace(room / new, path / new)
     return dataclasses.replace(folder, path=path)
+
+
+def _same_codes(before: ModelFolder, config: ModelConfig, stored: Mapping[str, Tensor]) -> bool:
+    """Whether a model's encoder and bottleneck are those of `config` and `stored`, to the bit."""
+    if dataclasses.replace(before.config, decoder=config.decoder) != config:
+        return False
+    theirs = load_network(before).state_dict()
+    kept = {key for key in {**theirs, **stored} if not key.startswith("decoder.")}
+    return all(
+        key in theirs and key in stored and torch.equal(theirs[key], stored[key].to(theirs[key].dtype)) for key in kept
+    )

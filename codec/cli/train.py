@@ -7,7 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from codec.errors import MissingExtraError
+from codec.errors import MissingExtraError, ModelError
+from codec.hub import find_model
+from codec.modelfolder import ModelFolder, read_model
 
 
 def train(
@@ -108,8 +110,16 @@ def _export(name: str, run: Path, out: Path) -> None:
 
     recipe, _ = read_run(run)
     weights, which = shipped_weights(run)
-    write_folder(out, name, recipe.model, weights, licence=recipe.licence)
+    write_folder(out, name, recipe.model, weights, licence=recipe.licence, before=_before(recipe.run.init))
     _say(f"{out}: model {name}, {which}")
+
+
+def _before(init: str) -> ModelFolder | None:
+    """The model that a run began from; None where there was none, or it is gone."""
+    try:
+        return read_model(find_model(init)) if init else None
+    except ModelError:
+        return None
 
 
 def _say(line: str) -> None:

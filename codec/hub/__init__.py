@@ -94,18 +94,23 @@ def download(name: str) -> Path:
 def find_by_weights(name: str, weights_hash: str) -> Path | None:
     """The folder of the model that made some codes, among those inside the package and the downloaded ones.
 
+    Where that is not here, one under its name that has the same codes.
+
     Args:
         name: of the model, from a file; it is compared, never used as a path.
         weights_hash: SHA-256 of its weights, hex, whole or its first half.
     """
+    found = None
     for folder in [*(EMBEDDED / name for name in list_models()), *downloaded()]:
         try:
             info = read_facts(folder)[0].info
         except ModelError:
             continue
-        if info.name == name and len(weights_hash) >= 32 and info.weights_hash.startswith(weights_hash):
-            return folder
-    return None
+        if info.name == name and info.knows_codes_of(name, weights_hash):
+            if info.weights_hash.startswith(weights_hash):
+                return folder
+            found = found or folder
+    return found
 
 
 def list_sources() -> list[tuple[str, Path]]:

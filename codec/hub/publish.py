@@ -97,8 +97,8 @@ def usage(info: ModelInfo) -> str:
     """How to load it, and how to know that it is this one."""
     return (
         "\n## Use\n\n    pip install neural-codec\n    codec encode talk.wav talk.codes --model hf://ORG/REPO@REVISION\n\n"
-        f"`{WEIGHTS}` has the SHA-256 `{info.weights_hash}`; a `.codes` file names it and decodes with no other."
-        "\n"
+        f"`{WEIGHTS}` has the SHA-256 `{info.weights_hash}`; a `.codes` file names it, and decodes with "
+        "no weights of other codes.\n"
     )
 
 

@@ -75,7 +75,7 @@ class CodecFeatureExtractor(FeatureExtractionMixin):
             kwargs: what transformers keeps in the file.
         """
         info = _load(model).info
-        if weights_hash not in (None, info.weights_hash):
+        if weights_hash is not None and not info.knows_codes_of(info.name, weights_hash):
             text = f"weights {info.weights_hash[:12]}, the processor was saved with {str(weights_hash)[:12]}"
             raise ModelError(f"{model}: {text}; load the model that it belongs to")
         self.model, self.layout, self.first, self.weights_hash = model, layout, first, info.weights_hash
