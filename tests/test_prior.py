@@ -17,7 +17,7 @@ from codec.codesfile.prior import EXP, FILE_NAME, Prior, parse_prior, read_prior
 from codec.codesfile.rans import TOTAL_BITS
 from codec.errors import CodesError, ModelError, TrainError
 from codec.modelfolder import read_model
-from codec.train.prior import PriorConfig, PriorNetwork, read_cache, save_prior, train_prior, write_cache
+from codec.train.prior import PriorConfig, PriorNetwork, fingerprint, read_cache, save_prior, train_prior, write_cache
 
 SIZES = (16, 16, 8)
 CONFIG = PriorConfig(dim=4, n_context=8, n_hidden=8, epochs=4, batch=4, n_frames=20, learning_rate=1e-2)
@@ -130,11 +130,24 @@ def test_the_command_puts_a_prior_into_a_model_folder(tiny_path: Path, tmp_path:
     assert read_prior(folder).weights_hash == read_model(folder).info.weights_hash
 
 
+def test_other_speech_has_another_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(TrainError, match="no audio file there"):
+        fingerprint(tmp_path)
+    (tmp_path / "a" / "1.wav").write_bytes(b"123")
+    first = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == first
+    (tmp_path / "a" / "1.wav").write_bytes(b"1234")
+    longer = fingerprint(tmp_path)
+    (tmp_path / "a" / "2.wav").write_bytes(b"")
+    assert len({first, longer, fingerprint(tmp_path)}) == 3
+
+
 def test_a_cache_gives_the_codes_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     cache, codes = tmp_path / "kept", [walk(30, 1), walk(7, 2)]
-    write_cache(cache, "hash", codes)
-    made_by, again = read_cache(cache)
-    assert made_by == "hash"
+    write_cache(cache, "hash", "speech", codes)
+    made_by, speech, again = read_cache(cache)
+    assert (made_by, speech) == ("hash", "speech")
     assert [item.tolist() for item in again] == [item.tolist() for item in codes]
     whole = cache.read_bytes()
     wrong = [b"", b"no zip", whole[: len(whole) // 2], whole[:200] + b"??" + whole[202:]]
@@ -143,6 +156,6 @@ def test_a_cache_gives_the_codes_back_and_a_damaged_one_is_named(tmp_path: Path)
         with pytest.raises(TrainError, match=r"kept: not codes that --cache kept .*; delete it"):
             read_cache(cache)
     with cache.open("wb") as file:
-        np.savez(file, codes=codes[0], lengths=[29], weights_hash="hash")
+        np.savez(file, codes=codes[0], lengths=[29], weights_hash="hash", speech="speech")
     with pytest.raises(TrainError, match="do not fit"):
         read_cache(cache)

@@ -9,6 +9,7 @@ alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import zipfile
@@ -28,6 +29,7 @@ from torch.nn import functional
 from codec.api import Model, load
 from codec.audio import AudioReader
 from codec.codesfile.prior import ACTIVATION_BITS, FILE_NAME, FORMAT, SLOW_BITS, SLOW_SHIFT
+from codec.config import ModelInfo
 from codec.containers import AUDIO_SUFFIXES
 from codec.ending import one_line
 from codec.errors import TrainError
@@ -120,9 +122,7 @@ def collect_codes(model: Model, data: Path, say: bool = False) -> list[Codes]:
 
     Raises: TrainError where there is none; AudioError for a file that cannot be read.
     """
-    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not files:
-        raise TrainError(f"{data}: no audio file there; give a folder of speech")
+    files = _find_files(data)
     found, begin = [], time.perf_counter()
     for i, path in enumerate(files):
         encoder = model.stream_encoder(mode="block", channels=1)
@@ -132,6 +132,13 @@ def collect_codes(model: Model, data: Path, say: bool = False) -> list[Codes]:
         if say and i % 100 == 0:
             typer.echo(f"encoded {i + 1} of {len(files)} files, {time.perf_counter() - begin:.0f} s", err=True)
     return found
+
+
+def _find_files(data: Path) -> list[Path]:
+    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not files:
+        raise TrainError(f"{data}: no audio file there; give a folder of speech")
+    return files
 
 
 def sequences(codes: Sequence[Codes], n_frames: int, rng: np.random.Generator) -> Codes:
@@ -240,7 +247,7 @@ def main(
 ) -> None:
     """Train the prior of a model."""
     folder = read_model(find_model(model))
-    codes = _cached_codes(model, folder.info.weights_hash, data, cache)
+    codes = _cached_codes(model, folder.info, data, cache)
     codec_network = _with_weights(Network(folder.config), folder.weights_path)
     books = [book.embed.detach() for book in codec_network.bottleneck.codebooks]
     config = PriorConfig(epochs=epochs)
@@ -265,32 +272,43 @@ def _with_weights(network: Network, path: Path) -> Network:
     return network
 
 
-def _cached_codes(model: str, weights_hash: str, data: Path, cache: Path | None) -> list[Codes]:
+def _cached_codes(model: str, info: ModelInfo, data: Path, cache: Path | None) -> list[Codes]:
+    speech = fingerprint(data)
     if cache is not None and cache.is_file():
-        made_by, codes = read_cache(cache)
-        if made_by == weights_hash:
+        made_by, heard, codes = read_cache(cache)
+        if info.knows_codes_of(info.name, made_by) and heard == speech:
             return codes
     codes = collect_codes(load(model), data, say=True)
     if cache is not None:
-        write_cache(cache, weights_hash, codes)
+        write_cache(cache, info.weights_hash, speech, codes)
     return codes
 
 
-def write_cache(path: Path, weights_hash: str, codes: Sequence[Codes]) -> None:
-    """Keep the codes (Q, F) of each file and the hash of the weights that made them: `.npz`, whole or not at all."""
-    lengths = [item.shape[1] for item in codes]
+def fingerprint(data: Path) -> str:
+    """SHA-256, hex, of the names and sizes of a folder's audio files. Raises: TrainError where there is none."""
+    files = [(path.relative_to(data).as_posix(), path.stat().st_size) for path in _find_files(data)]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def write_cache(path: Path, weights_hash: str, speech: str, codes: Sequence[Codes]) -> None:
+    """Keep the codes (Q, F) of each file, the weights that made them and the speech: `.npz`, whole or not at all."""
+    joined, lengths = np.concatenate(codes, axis=1).astype(np.int32), [item.shape[1] for item in codes]
     with atomic_path(path, overwrite=True, error=TrainError) as temporary, temporary.open("wb") as file:
-        np.savez(file, codes=np.concatenate(codes, axis=1).astype(np.int32), lengths=lengths, weights_hash=weights_hash)
+        np.savez(file, codes=joined, lengths=lengths, weights_hash=weights_hash, speech=speech)
 
 
-def read_cache(path: Path) -> tuple[str, list[Codes]]:
-    """Hash of the weights that made the codes, and the codes (Q, F) of each file. Raises: TrainError where damaged."""
+def read_cache(path: Path) -> tuple[str, str, list[Codes]]:
+    """Hash of the weights that made the codes, of the speech, and the codes (Q, F) of each file.
+
+    Raises: TrainError where it is damaged, or of an earlier version.
+    """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            made_by, lengths, joined = str(file["weights_hash"]), file["lengths"], file["codes"]
+            made_by, speech = str(file["weights_hash"]), str(file["speech"])
+            lengths, joined = file["lengths"], file["codes"]
         if joined.ndim != 2 or lengths.ndim != 1 or lengths.sum() != joined.shape[1] or lengths.min() < 0:
             raise ValueError("codes and lengths do not fit")
-        return made_by, [part.astype(np.int64) for part in np.split(joined, np.cumsum(lengths)[:-1], axis=1)]
+        return made_by, speech, [part.astype(np.int64) for part in np.split(joined, np.cumsum(lengths)[:-1], axis=1)]
     except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else "cut short"
         raise TrainError(f"{path}: not codes that --cache kept ({reason}); delete it to make them again") from None
