@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from codec.config import Part, replace
+from codec.cli import app
+from codec.config import ModelInfo, Part, replace
 from codec.errors import ConfigError, TrainError
 from codec.export.folder import write_folder
 from codec.files import hold_folder
+from codec.modelfolder import read_model
 from codec.train import checkpoint
 from codec.train.config import Recipe, read_recipe
 from codec.train.data import Batch
@@ -330,6 +333,31 @@ def test_a_compiled_network_is_the_same_network_under_the_same_names() -> None:
     for a, b in zip(steps(plain, 4), steps(compiled, 4), strict=True):
         assert float(a.grad_norm) == pytest.approx(float(b.grad_norm), rel=1e-3)
     assert list(plain.network.state_dict()) == list(compiled.network.state_dict())
+
+
+@pytest.mark.parametrize(("frozen", "same"), [("encoder,bottleneck", True), ("encoder", False)])
+def test_a_decoder_that_learned_alone_knows_the_codes_of_before(frozen: str, same: bool, tmp_path: Path) -> None:
+    """Trained and exported as by the recipe of the default model, with the real command."""
+
+    def export(name: str) -> ModelInfo:
+        done = CliRunner().invoke(
+            app, ["train", "--export", "small", str(tmp_path / name), str(tmp_path / f"{name}.model")]
+        )
+        assert done.exit_code == 0, done.output
+        return read_model(tmp_path / f"{name}.model").info
+
+    run(small(f"run={tmp_path / 'first'}", "optim.steps=3", "learn.pool=16"), quiet)
+    first = export("first")
+    words = (
+        f"run.init={tmp_path / 'first.model'}",
+        f"optim.freeze={frozen}",
+        "adversary.start_step=0",
+        "optim.steps=2",
+    )
+    run(small(f"run={tmp_path / 'last'}", *words, "learn.pool=16"), quiet)
+    last = export("last")
+    assert last.weights_hash != first.weights_hash
+    assert last.same_codes == ((first.weights_hash,) if same else ())
 
 
 # --- what a run leaves behind
