@@ -65,16 +65,17 @@ def test_the_mel_discriminator_halves_its_bands_three_times_and_hears_no_phase()
 
 
 @pytest.mark.parametrize(
-    ("kind", "windows", "millions"),
+    ("kind", "windows", "channels", "millions"),
     [
-        pytest.param("period", (), 41.1, marks=pytest.mark.slow),
-        pytest.param("scale", (), 29.6, marks=pytest.mark.slow),
-        ("stft", (2048, 1024, 512, 256, 128), 0.472),
+        pytest.param("period", (), 32, 41.1, marks=pytest.mark.slow),
+        pytest.param("scale", (), 32, 29.6, marks=pytest.mark.slow),
+        ("stft", (2048, 1024, 512, 256, 128), 32, 0.472),
+        ("mel", (512, 1024, 2048), 16, 0.0713),
     ],
 )
-def test_sizes_are_the_published_ones(kind: str, windows: tuple[int, ...], millions: float) -> None:
-    """Of HiFi-Codec's and EnCodec's code; weight norm has one number more for each row."""
-    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=windows, channels=32), 16000)
+def test_sizes_are_the_published_ones(kind: str, windows: tuple[int, ...], channels: int, millions: float) -> None:
+    """Of HiFi-Codec's and EnCodec's code, and the default model's; weight norm has one number more for each row."""
+    judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=windows, channels=channels), 16000)
     assert sum(p.numel() for p in judges.parameters()) == pytest.approx(millions * 1e6, rel=0.003)
 
 
