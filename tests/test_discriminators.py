@@ -94,6 +94,13 @@ def test_each_kind_gives_one_family_and_hears_its_gradient(kind: str) -> None:
     assert float(audio.grad.abs().max()) > 0
 
 
+def test_windows_without_a_mel_band_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"adversary\.windows"):
+        AdversaryConfig(kinds=("mel",), windows=(15,))
+    judges = Discriminators(AdversaryConfig(kinds=("mel",), windows=(16,), channels=1), 16000)
+    assert judges(noise(200))[0][0].shape[-1] == 1
+
+
 @pytest.mark.parametrize("kind", ["scale", "band"])
 def test_bfloat16_leaves_the_score_near_that_of_float32(kind: str) -> None:
     judges = Discriminators(AdversaryConfig(kinds=(kind,), windows=(256,), channels=2), 16000).eval()

@@ -199,7 +199,8 @@ class AdversaryConfig:
         edges = self.edges
         if len(edges) < 2 or edges[0] < 0 or edges[-1] > 1 or any(a >= b for a, b in itertools.pairwise(edges)):
             raise ConfigError(f"adversary.edges: expected rising shares from 0 to 1, found {list(edges)}")
-        check_numbers("adversary", self, {"windows": (4, 65536), "periods": (1, 65536), "betas": BELOW_ONE})
+        shortest = 16 if "mel" in self.kinds else 4  # a mel band needs so many samples
+        check_numbers("adversary", self, {"windows": (shortest, 65536), "periods": (1, 65536), "betas": BELOW_ONE})
         check_numbers("adversary", self, {"rate": (0, 100), "peak": SHARE, "warmup": AT_LEAST_0})
         check_numbers("adversary", self, {"start_step": (-1, MANY)})
         if self.every < 1 or self.channels < 1:
