@@ -16,6 +16,7 @@ from codec.convert.mimi import convert_mimi
 from codec.convert.snac import convert_snac
 from codec.convert.speechtokenizer import convert_speechtokenizer
 from codec.convert.state import Converted, Converter
+from codec.convert.vocos import convert_vocos
 from codec.errors import ConfigError
 
 # name -> convert(path of the checkpoint file or folder)
@@ -31,6 +32,7 @@ CONVERTERS: dict[str, Converter] = {
     "mimi": convert_mimi,
     "snac": convert_snac,
     "speechtokenizer": convert_speechtokenizer,
+    "vocos": convert_vocos,
 }
 
 

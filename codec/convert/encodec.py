@@ -51,6 +51,12 @@ def convert_encodec(path: Path) -> Converted:
     return Converted(config, translate(state, config, RULES[style], where=path, ignored=IGNORED), LICENCE)
 
 
+def read_encodec(path: Path) -> tuple[State, ModelConfig]:
+    """The state dict of the authors' `.th`, weight norm folded, and its network. Raises: ModelError."""
+    state = read_state(path, "best_state", "model")
+    return state, _config(state, "authors", path)
+
+
 def _config(state: State, style: str, path: Path) -> ModelConfig:
     """The sizes that the tensors show."""
     stem, place = {"authors": ("encoder.model.", "conv.conv"), "transformers": ("encoder.layers.", "conv")}[style]

@@ -33,7 +33,7 @@ TRANSFORMERS_FILES = (CONFIG, "model.safetensors")
 MODEL_TYPES = {"dac": "torch", "encodec": "torch", "mimi": "torch", "xcodec": "interop", "xcodec2": "interop"}
 SYSTEMS = (
     *("dac", "distilcodec", "encodec", "esc", "facodec", "hf", "hificodec", "languagecodec", "mimi", "snac"),
-    "speechtokenizer",
+    *("speechtokenizer", "vocos"),
 )
 PACKAGES = {"torch": ("torch",), "interop": ("torch", "transformers")}
 MOST_CONFIG_BYTES = 1 << 20
