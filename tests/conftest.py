@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -286,3 +289,18 @@ def the_hub(web: Web, small: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
     web.serve_hub(REPO, "main", COMMIT, small)
     web.serve_hub(REPO, "v1", COMMIT, small)
     return web
+
+
+@pytest.fixture
+def vocos(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """Modules of the package vocos, and EnCodec; what they want of torchaudio is not called here."""
+    if not all(importlib.util.find_spec(name) for name in ("vocos", "encodec", "einops", "scipy")):
+        pytest.skip("the encodec or vocos package (extras dev, bench) is not installed")
+    for name in ("torchaudio", "torchaudio.functional", "torchaudio.functional.functional"):
+        module = types.ModuleType(name)
+        module._hz_to_mel = module._mel_to_hz = None  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    importlib.import_module("encodec.model")
+    names = ("heads", "models", "spectral_ops")
+    modules = {name: importlib.import_module(f"vocos.{name}") for name in names}
+    return types.SimpleNamespace(**modules, encodec=importlib.import_module("encodec"))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -80,16 +77,9 @@ class Original(nn.Module):
 
 
 @pytest.fixture
-def original(monkeypatch: pytest.MonkeyPatch) -> Original:
-    if not all(importlib.util.find_spec(name) for name in ("encodec", "einops", "vocos", "scipy")):
-        pytest.skip("the encodec or vocos package (extras dev, bench) is not installed")
-    for name in ("torchaudio", "torchaudio.functional", "torchaudio.functional.functional"):
-        module = types.ModuleType(name)
-        module._hz_to_mel = module._mel_to_hz = None  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, name, module)
+def original(vocos: types.SimpleNamespace) -> Original:
     torch.manual_seed(0)
-    importlib.import_module("encodec.model")
-    return Original(*(importlib.import_module(name) for name in ("encodec", "vocos.models", "vocos.heads"))).eval()
+    return Original(vocos.encodec, vocos.models, vocos.heads).eval()
 
 
 def test_the_published_files_give_the_same_codes_and_audio(original: Original, tmp_path: Path) -> None:

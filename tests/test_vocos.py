@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 import types
 
 import pytest
@@ -17,19 +14,6 @@ from codec.nn.stft import InverseStft
 from codec.nn.vocos import CentredInverseStft, PolarSpectrum, VocosDecoderConfig, vocos_decoder
 
 SMALL = {"dim": 16, "hidden_dim": 24, "n_blocks": 3}
-
-
-@pytest.fixture
-def vocos(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """The published package's modules; what it wants of torchaudio (filter banks of other heads) is not called here."""
-    if not all(importlib.util.find_spec(name) for name in ("vocos", "encodec", "einops", "scipy")):
-        pytest.skip("the vocos package (extra bench) is not installed")
-    for name in ("torchaudio", "torchaudio.functional", "torchaudio.functional.functional"):
-        module = types.ModuleType(name)
-        module._hz_to_mel = module._mel_to_hz = None  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, name, module)
-    names = ("heads", "models", "spectral_ops")
-    return types.SimpleNamespace(**{name: importlib.import_module(f"vocos.{name}") for name in names})
 
 
 def randomise(*modules: nn.Module) -> None:

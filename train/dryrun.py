@@ -70,7 +70,8 @@ def dry_run(recipe: Recipe) -> Cost:
     if recipe.adversary.start_step >= 0:
         for window in recipe.adversary.windows:  # made once for the whole process: these must have numbers
             stft(torch.zeros(1, window), window)
-            mel_bank(window, recipe.model.sample_rate, torch.device("cpu"))
+            if "mel" in recipe.adversary.kinds:
+                mel_bank(window, recipe.model.sample_rate, torch.device("cpu"))
         with FakeTensorMode(allow_non_fake_inputs=True):
             adversary = Discriminators(recipe.adversary, recipe.model.sample_rate)
             opposed = sum(p.numel() for p in adversary.parameters())
